@@ -1,0 +1,314 @@
+"""The domain's types: ids, records, callers, scopes, and the tuples that records project to.
+
+Standard library only, no I/O: every other package may import it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import NewType
+
+TenantId = NewType("TenantId", str)
+WorkspaceId = NewType("WorkspaceId", str)
+UserId = NewType("UserId", str)
+Seq = NewType("Seq", int)
+"""A position in one tenant's stream: 1, 2, 3 ... without a gap, in commit order; 0 is before the first."""
+
+SHARDS = 16
+"""Lanes of delivery, fixed when a database is installed."""
+
+MAX_WORKSPACE_DEPTH = 20
+"""Levels of a tree, the root being level 1: well inside SpiceDB's dispatch depth of 50."""
+
+MAX_USER_ID_BYTES = 256
+MAX_NAME_CHARACTERS = 200
+MAX_REQUEST_ID_CHARACTERS = 128
+
+GLOBAL_STREAM = TenantId("~")
+"""The stream of what belongs to no tenant: rows without operations."""
+
+_TYPEID_SUFFIX = r"[0-7][0-9a-hjkmnp-tv-z]{25}"
+_TYPEIDS = {prefix: re.compile(f"{prefix}_{_TYPEID_SUFFIX}") for prefix in ("ten", "ws", "grp", "key")}
+_SLUG = re.compile(r"[a-z0-9][a-z0-9-]{1,62}[a-z0-9]")
+SLUG_RULE = "takes 3 to 64 of a-z, 0-9 and -, with a letter or digit first and last"
+RESERVED_SLUGS = frozenset(
+    {"admin", "api", "app", "auth", "default", "global", "health", "internal", "login", "logout", "me", "new",
+     "null", "pemba", "public", "root", "settings", "static", "status", "support", "system", "undefined", "www"}
+)  # fmt: skip
+
+
+def is_typeid(prefix: str, value: str) -> bool:
+    """Whether `value` is a TypeID (jetify's TypeID 0.3: prefix, underscore, 26 characters of base32) of `prefix`."""
+    return _TYPEIDS[prefix].fullmatch(value) is not None
+
+
+def is_slug(value: str) -> bool:
+    """Whether `value` has the shape of a slug; reserved words are another question."""
+    return _SLUG.fullmatch(value) is not None
+
+
+def is_user_id(value: str) -> bool:
+    """Whether `value` can be a user's id: printable, 1 to 256 bytes of UTF-8, no blank at either end."""
+    try:
+        size = len(value.encode())
+    except UnicodeEncodeError:
+        return False
+    return 0 < size <= MAX_USER_ID_BYTES and value.isprintable() and value == value.strip()
+
+
+class Role(StrEnum):
+    """A role as records hold it; order is `rank`, not the alphabet."""
+
+    VIEWER = "viewer"
+    MEMBER = "member"
+    ADMIN = "admin"
+    OWNER = "owner"
+
+
+TENANT_ROLES = (Role.MEMBER, Role.ADMIN)
+WORKSPACE_ROLES = (Role.VIEWER, Role.MEMBER, Role.ADMIN, Role.OWNER)
+
+
+class Permission(StrEnum):
+    """What a check asks about, as schema.zed names it."""
+
+    VIEW = "view"
+    EDIT = "edit"
+    ADMINISTER = "administer"
+    OWN = "own"
+
+    @property
+    def rank(self) -> int:
+        """1 for `view` up to 4 for `own`: each includes those below it."""
+        return _PERMISSION_RANK[self]
+
+
+_PERMISSION_RANK = {Permission.VIEW: 1, Permission.EDIT: 2, Permission.ADMINISTER: 3, Permission.OWN: 4}
+
+ROLE_PERMISSION = {
+    Role.VIEWER: Permission.VIEW,
+    Role.MEMBER: Permission.EDIT,
+    Role.ADMIN: Permission.ADMINISTER,
+    Role.OWNER: Permission.OWN,
+}
+"""The permission that a role on a workspace gives there and below."""
+
+PERMISSIONS: dict[str, tuple[str, ...]] = {
+    "tenant": ("administer", "view"),
+    "workspace": ("own", "administer", "edit", "view"),
+}
+"""The types that can be asked about, with their permissions."""
+
+
+class UserStatus(StrEnum):
+    ACTIVE = "active"
+    SUSPENDED = "suspended"
+    DEACTIVATED = "deactivated"
+
+
+class TenantStatus(StrEnum):
+    ACTIVE = "active"
+    SUSPENDED = "suspended"
+
+
+class WorkspaceKind(StrEnum):
+    ROOT = "root"
+    SHARED = "shared"
+    PERSONAL = "personal"
+
+
+class Scope(StrEnum):
+    """What a caller's credential is good for; none implies another."""
+
+    CHECK = "check"
+    READ = "read"
+    WRITE = "write"
+    ADMIN = "admin"
+    ACT_AS = "act_as"
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectRef:
+    """An object as callers name it, `workspace:ws_...` in text."""
+
+    type: str
+    id: str
+
+    def __str__(self) -> str:
+        return f"{self.type}:{self.id}"
+
+
+@dataclass(frozen=True, slots=True)
+class SubjectRef:
+    """A subject as callers name it, `user:alice` or `group:grp_...#member` in text."""
+
+    type: str
+    id: str
+    relation: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.type}:{self.id}" + (f"#{self.relation}" if self.relation else "")
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """A person, global to the installation; the id is the identity provider's."""
+
+    id: UserId
+    status: UserStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    id: TenantId
+    slug: str
+    name: str
+    status: TenantStatus
+    create_time: datetime
+    update_time: datetime
+    etag: str
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """A node of a tenant's tree; `parent_id` is None for the root alone (and for personal workspaces)."""
+
+    tenant_id: TenantId
+    id: WorkspaceId
+    parent_id: WorkspaceId | None
+    slug: str
+    name: str
+    kind: WorkspaceKind
+    archive_time: datetime | None
+    archived_with: WorkspaceId | None
+    """The workspace whose archiving took this one along (itself, where it was the one named)."""
+    creator_id: UserId | None
+    create_time: datetime
+    update_time: datetime
+    etag: str
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """A role of a subject on the tenant (`workspace_id` None) or on a workspace."""
+
+    tenant_id: TenantId
+    workspace_id: WorkspaceId | None
+    subject: SubjectRef
+    role: Role
+    join_time: datetime
+    update_time: datetime
+    invited_by: UserId | None
+    etag: str
+
+    @property
+    def object(self) -> ObjectRef:
+        if self.workspace_id is None:
+            return ObjectRef("tenant", self.tenant_id)
+        return ObjectRef("workspace", self.workspace_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who is calling: the credential (`principal`), the user it acts for, and what it is good for."""
+
+    principal: str
+    scopes: frozenset[Scope]
+    acting_user: UserId | None
+    tenant_id: TenantId | None
+    """The tenant that the credential is confined to; None for a system key."""
+    request_id: str
+    """Names this call in logs and audit."""
+    peer: str
+
+    @property
+    def is_system(self) -> bool:
+        """A system key in its own name: no rights table applies, only its scopes."""
+        return self.tenant_id is None and self.acting_user is None
+
+
+@dataclass(frozen=True, slots=True)
+class TenantScope:
+    """Statements see the rows of one tenant and no others."""
+
+    tenant_id: TenantId
+
+
+@dataclass(frozen=True, slots=True)
+class SystemScope:
+    """Statements see every tenant's rows; `why` says what needs that."""
+
+    why: str
+
+
+# -- tuples: what SpiceDB stores ------------------------------------------------------------------------
+
+_PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-")
+
+
+def encode_id(value: str) -> str:
+    """A caller's id in SpiceDB's alphabet, reversibly: other bytes of its UTF-8 become ``=XX`` in hexadecimal."""
+    return "".join(chr(b) if b in _PLAIN else f"={b:02X}" for b in value.encode())
+
+
+def decode_id(value: str) -> str:
+    """The inverse of `encode_id`."""
+    return re.sub(rb"=([0-9A-F]{2})", lambda m: bytes([int(m[1], 16)]), value.encode()).decode()
+
+
+GLOBAL_TYPES = frozenset({"user"})
+"""Types whose objects belong to no tenant."""
+
+
+def spicedb_id(tenant_id: TenantId, type_: str, id_: str) -> str:
+    """The object id in SpiceDB: users by their own id, a tenant's things as ``<tenant id>/<id>``.
+
+    A question under the wrong tenant therefore finds nothing, by construction.
+    """
+    return encode_id(id_) if type_ in GLOBAL_TYPES else f"{encode_id(tenant_id)}/{encode_id(id_)}"
+
+
+_TUPLE = re.compile(
+    r"(?P<type>[a-z0-9_]+):(?P<id>[^#@]+)#(?P<relation>[a-z0-9_]+)"
+    r"@(?P<stype>[a-z0-9_]+):(?P<sid>[^#@]+)(?:#(?P<srelation>[a-z0-9_]+))?"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Tuple:
+    """One relationship in SpiceDB's own ids; its text form is the usual ``type:id#relation@type:id#relation``."""
+
+    resource: ObjectRef
+    relation: str
+    subject: SubjectRef
+
+    def __str__(self) -> str:
+        return f"{self.resource}#{self.relation}@{self.subject}"
+
+    @classmethod
+    def parse(cls, text: str) -> Tuple:
+        """The inverse of `str`.  Raises ValueError; ids in SpiceDB's alphabet hold neither # nor @."""
+        match = _TUPLE.fullmatch(text)
+        if match is None:
+            raise ValueError(f"not a tuple: {text!r}")
+        return cls(
+            ObjectRef(match["type"], match["id"]),
+            match["relation"],
+            SubjectRef(match["stype"], match["sid"], match["srelation"] or ""),
+        )
+
+
+class Operation(StrEnum):
+    TOUCH = "touch"
+    DELETE = "delete"
+
+
+@dataclass(frozen=True, slots=True)
+class TupleOperation:
+    """What the outbox carries: an explicit tuple to TOUCH or DELETE, never a filter, never a CREATE."""
+
+    operation: Operation
+    tuple: Tuple
