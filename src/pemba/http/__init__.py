@@ -1,0 +1,1 @@
+"""The HTTP surface for machines that watch a process: liveness, readiness, metrics."""

@@ -1,0 +1,103 @@
+"""Logs and metrics: how they are set up, and the names that operators build on.
+
+Logs go to stderr, one line an event, with ISO timestamps in UTC; what is bound to structlog's context
+variables (request id, method, tenant) is in every line of that call.  Libraries' logs come out in the same form.
+Metrics are in prometheus_client's default registry, so that `pemba.http` serves them with the process's own.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from enum import StrEnum
+from typing import TextIO
+
+import structlog
+from prometheus_client import Counter, Gauge, Histogram
+from structlog.typing import Processor
+
+
+class Event(StrEnum):
+    """Names of the events that are worth an alert or a search; everything else in a line are its fields."""
+
+    STARTED = "started"
+    STOPPED = "stopped"
+    TASK_DIED = "task_died"
+    RPC_FAILED = "rpc_failed"
+    LEASE_TAKEN = "lease_taken"
+    LEASE_LOST = "lease_lost"
+    DELIVERY_FAILED = "delivery_failed"
+    SHARD_PAUSED = "shard_paused"
+    SCHEMA_APPLIED = "schema_applied"
+
+
+RPC_SECONDS = Histogram(
+    "pemba_rpc_seconds",
+    "Time from a call's arrival to its answer, by method and gRPC status code",
+    ["method", "code"],
+    buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+)
+OUTBOX_ROWS_DELIVERED = Counter(
+    "pemba_outbox_rows_delivered", "Outbox rows recorded as delivered to SpiceDB", ["shard"]
+)
+DELIVERY_LAG_SECONDS = Histogram(
+    "pemba_delivery_lag_seconds",
+    "Time from an outbox row's creation to the record of its delivery",
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 15, 60, 300, 3600),
+)
+OUTBOX_UNDELIVERED_ROWS = Gauge(
+    "pemba_outbox_undelivered_rows", "Outbox rows that are committed and not yet delivered", ["shard"]
+)
+RELAY_WRITE_FAILURES = Counter(
+    "pemba_relay_write_failures",
+    "Writes to SpiceDB that failed, by what the relay made of it",
+    ["kind"],
+)
+
+_QUIET_BELOW_WARNING = ("uvicorn", "asyncio", "alembic")
+
+
+def set_up_logging(level: str, log_format: str, stream: TextIO | None = None) -> None:
+    """Log from `level` (debug, info, warning, error) up, as `log_format` (json, console).
+
+    To stderr, unless `stream` is given.  May be called again; the last call counts.
+    """
+    threshold = logging.getLevelNamesMapping()[level.upper()]
+    before = _processors_before_rendering()
+    structlog.configure(
+        processors=[*before, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.make_filtering_bound_logger(threshold),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(foreign_pre_chain=before, processors=_rendering(log_format))
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(threshold)
+    for name in _QUIET_BELOW_WARNING:
+        logging.getLogger(name).setLevel(max(threshold, logging.WARNING))
+
+
+def _processors_before_rendering() -> list[Processor]:
+    return [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.StackInfoRenderer(),
+    ]
+
+
+def _rendering(log_format: str) -> list[Processor]:
+    # Tracebacks are plain text: the richer forms of structlog print local variables, which may be secrets.
+    without_meta = structlog.stdlib.ProcessorFormatter.remove_processors_meta
+    if log_format == "console":
+        plain = structlog.dev.plain_traceback
+        return [
+            without_meta,
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain),
+        ]
+    return [without_meta, structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
