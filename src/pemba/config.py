@@ -140,6 +140,7 @@ class ClientSettings(_Settings):
     endpoint: str = Field("", description="host:port of the API")
     key: str = Field("", description="an API key")
     key_file: Path | None = None
+    tenant: str = Field("", description="the tenant, by id or slug, of commands that name none")
 
 
 class DevSettings(_Settings):
@@ -153,6 +154,18 @@ class DevSettings(_Settings):
     data_dir: Path | None = Field(None, description="where the embedded servers keep their data")
     cache_dir: Path | None = Field(None, description="where a built spicedb is kept")
     test_stack: Literal["embedded", "docker"] = "embedded"
+    xdg_data_home: Path | None = Field(None, validation_alias="XDG_DATA_HOME")
+    xdg_cache_home: Path | None = Field(None, validation_alias="XDG_CACHE_HOME")
+
+    @property
+    def data_folder(self) -> Path:
+        """`data_dir`, else what the XDG base directory specification says."""
+        return self.data_dir or (self.xdg_data_home or Path.home() / ".local" / "share") / "pemba" / "dev"
+
+    @property
+    def cache_folder(self) -> Path:
+        """`cache_dir`, else what the XDG base directory specification says."""
+        return self.cache_dir or (self.xdg_cache_home or Path.home() / ".cache") / "pemba"
 
 
 S = TypeVar("S", bound=_Settings)

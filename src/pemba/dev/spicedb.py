@@ -7,8 +7,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 from pemba.dev.health import is_serving
+from pemba.dev.ports import choose_ports
 from pemba.dev.postgres import Postgres
-from pemba.dev.process import Server, free_ports, run
+from pemba.dev.process import Server, run
 
 _DATABASE = "spicedb"
 _QUIET = ("--skip-release-check=true", "--log-format=json")
@@ -20,14 +21,12 @@ class SpiceDB(Server):
     `postgres` has to run whenever this one is started, and is the caller's to start and stop.
     """
 
-    def __init__(
-        self, program: Path, postgres: Postgres, key: str, *, name: str = "spicedb", port: int = 0, log: Path
-    ) -> None:
-        super().__init__(name, log)
+    def __init__(self, program: Path, postgres: Postgres, key: str, *, log: Path, endpoint: str = "") -> None:
+        super().__init__("spicedb", log)
         self.program = program
         self.postgres = postgres
         self.key = key
-        self.endpoint = f"127.0.0.1:{port or free_ports(1)[0]}"
+        self.endpoint = endpoint or choose_ports({"spicedb": 0})["spicedb"]
 
     def environment(self) -> dict[str, str]:
         """With what must not stand on the command line, which every user of the machine can read."""

@@ -44,15 +44,6 @@ def find_spicedb(cache: Path, progress: Progress) -> Path:
     return kept
 
 
-def show_on_stderr(text: str) -> None:
-    """A Progress: one line that is written over on a terminal, else a line now and then."""
-    if sys.stderr.isatty():
-        sys.stderr.write(f"\r\x1b[2K{text}")
-    elif int(time.monotonic() / _LOCK_POLL_SECONDS) % 20 == 0:
-        sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
-
-
 def _build(target: Path, progress: Progress) -> None:
     for stale in target.parent.glob("build-*"):  # we hold the lock: nobody builds there any more
         shutil.rmtree(stale, ignore_errors=True)
