@@ -139,3 +139,29 @@ def decode_page_token(keys: Keys, arguments: object, text: str) -> list[str]:
 
 def _fingerprint(arguments: object) -> str:
     return hashlib.sha256(json.dumps(arguments, sort_keys=True).encode()).hexdigest()[:16]
+
+
+class Signer:
+    """Signs and reads both kinds of token for one life of the database (its epoch)."""
+
+    def __init__(self, root_secrets: Sequence[str], database_epoch: uuid.UUID) -> None:
+        secrets = [secret.encode() for secret in root_secrets]
+        self._token_keys = Keys(secrets, "consistency-token")
+        self._page_keys = Keys(secrets, "page-token")
+        self.database_epoch = database_epoch
+
+    def token(self, positions: Mapping[TenantId, Seq]) -> str:
+        """A token that names these positions (1 to 16)."""
+        return encode_token(self._token_keys, ConsistencyToken(self.database_epoch, positions))
+
+    def positions(self, token: str) -> ConsistencyToken:
+        """What a caller's token says.  Raises InvalidRequest (TOKEN_INVALID)."""
+        return decode_token(self._token_keys, token)
+
+    def page_token(self, arguments: object, position: Sequence[str]) -> str:
+        """A page token bound to the list's arguments."""
+        return encode_page_token(self._page_keys, arguments, position)
+
+    def page_position(self, arguments: object, page_token: str) -> list[str] | None:
+        """Where the last page ended; None for the first.  Raises InvalidRequest."""
+        return decode_page_token(self._page_keys, arguments, page_token) if page_token else None

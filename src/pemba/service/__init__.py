@@ -1,0 +1,14 @@
+"""The rules: what a change may be, who may make it, and what it writes.
+
+Every mutation is one transaction, and the head of its tenant is its first lock::
+
+    BEGIN, scope            the tenant that row-level security lets this transaction see
+    head_seq + 1            the lock is held to COMMIT: from here on nothing of this tenant can change under us
+    idempotency             after the lock, so that a COMMIT whose answer was lost is found
+    read, decide            rights, guards, the records before: all from PostgreSQL, never from SpiceDB
+    write records           and compute the difference of the tuples they project to
+    outbox + audit          a row for each number taken, an empty one included
+    COMMIT                  then the token, and a NOTIFY that wakes the relay
+
+A refusal rolls all of it back, the number too, so the sequence has no gap.
+"""

@@ -1,0 +1,67 @@
+"""Records to tuples: pure, and the only place that knows which tuples a record stands for.
+
+Mutations write the difference between what the records projected to before and after; a repair compares the whole
+of it with SpiceDB.  Both use this module, so they cannot disagree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from pemba.model import (
+    Membership,
+    ObjectRef,
+    Operation,
+    SubjectRef,
+    TenantId,
+    Tuple,
+    TupleOperation,
+    Workspace,
+    WorkspaceKind,
+    spicedb_id,
+)
+
+
+def object_in_spicedb(tenant_id: TenantId, ref: ObjectRef) -> ObjectRef:
+    """An object of the tenant by the id that it has in SpiceDB."""
+    return ObjectRef(ref.type, spicedb_id(tenant_id, ref.type, ref.id))
+
+
+def subject_in_spicedb(tenant_id: TenantId, ref: SubjectRef) -> SubjectRef:
+    """A subject by the id that it has in SpiceDB; a group stands for its members."""
+    relation = "member" if ref.type == "group" else ref.relation
+    return SubjectRef(ref.type, spicedb_id(tenant_id, ref.type, ref.id), relation)
+
+
+def workspace_tuples(workspace: Workspace) -> frozenset[Tuple]:
+    """The place of a workspace in the graph; what is archived has none."""
+    if workspace.archive_time is not None:
+        return frozenset()
+    itself = _workspace(workspace.tenant_id, workspace.id)
+    if workspace.kind is WorkspaceKind.ROOT:
+        tenant = spicedb_id(workspace.tenant_id, "tenant", workspace.tenant_id)
+        return frozenset({Tuple(itself, "tenant", SubjectRef("tenant", tenant))})
+    if workspace.parent_id is None:
+        return frozenset()
+    parent = _workspace(workspace.tenant_id, workspace.parent_id)
+    return frozenset({Tuple(itself, "parent", SubjectRef(parent.type, parent.id))})
+
+
+def membership_tuples(membership: Membership, *, subject_is_active: bool, object_is_archived: bool) -> frozenset[Tuple]:
+    """The role of a subject; none of a user who is not active, and none on what is archived."""
+    if not subject_is_active or object_is_archived:
+        return frozenset()
+    subject = subject_in_spicedb(membership.tenant_id, membership.subject)
+    return frozenset({Tuple(object_in_spicedb(membership.tenant_id, membership.object), membership.role, subject)})
+
+
+def difference(before: Iterable[Tuple], after: Iterable[Tuple]) -> list[TupleOperation]:
+    """What turns `before` into `after`: DELETEs first, each tuple once, in a stable order."""
+    old, new = frozenset(before), frozenset(after)
+    return [TupleOperation(Operation.DELETE, t) for t in sorted(old - new, key=str)] + [
+        TupleOperation(Operation.TOUCH, t) for t in sorted(new - old, key=str)
+    ]
+
+
+def _workspace(tenant_id: TenantId, workspace_id: str) -> ObjectRef:
+    return ObjectRef("workspace", spicedb_id(tenant_id, "workspace", workspace_id))

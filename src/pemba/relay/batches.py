@@ -1,0 +1,71 @@
+"""Batches and requests: pure functions of what was read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from pemba.model import Seq, TenantId, TupleOperation
+from pemba.storage.outbox import MAX_ROW_BYTES, MAX_ROW_OPERATIONS, OutboxRow
+
+MAX_REQUEST_OPERATIONS = 1000
+"""What SpiceDB takes in one write: two full batches always fit, so packing never splits one."""
+
+MAX_REQUEST_BYTES = 3 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The next rows of one tenant as one change: goes whole or not at all."""
+
+    tenant_id: TenantId
+    last_seq: Seq
+    operations: tuple[TupleOperation, ...]
+    rows: tuple[OutboxRow, ...]
+
+    @property
+    def bytes(self) -> int:
+        """An upper bound of what the operations take in a request."""
+        return sum(len(str(o.tuple)) + 64 for o in self.operations)
+
+
+def batch(tenant_id: TenantId, rows: Sequence[OutboxRow]) -> Batch:
+    """Rows of one tenant, contiguous and within the bounds, as one batch: the last operation on a tuple wins.
+
+    SpiceDB refuses two operations on one tuple in a write, so the earlier ones go.
+    """
+    last: dict[object, TupleOperation] = {}
+    for row in rows:
+        for operation in row.operations:
+            last[operation.tuple] = operation
+    return Batch(tenant_id, rows[-1].seq, tuple(last.values()), tuple(rows))
+
+
+def first_missing(delivered_seq: Seq, rows: Sequence[OutboxRow]) -> Seq | None:
+    """The first number after `delivered_seq` that should be among the rows and is not; None where all is well.
+
+    No row at all is a gap as well: it is asked of a tenant that has something due.
+    """
+    for expected, row in enumerate(rows, start=delivered_seq + 1):
+        if row.seq != expected:
+            return Seq(expected)
+    return None if rows else Seq(delivered_seq + 1)
+
+
+def pack(batches: Iterable[Batch]) -> Iterator[list[Batch]]:
+    """Batches of several tenants in requests of 1,000 operations and 3 MiB, none of them split."""
+    request: list[Batch] = []
+    operations = size = 0
+    for next_batch in batches:
+        operations += len(next_batch.operations)
+        size += next_batch.bytes
+        if request and (operations > MAX_REQUEST_OPERATIONS or size > MAX_REQUEST_BYTES):
+            yield request
+            request, operations, size = [], len(next_batch.operations), next_batch.bytes
+        request.append(next_batch)
+    if request:
+        yield request
+
+
+assert 2 * MAX_ROW_OPERATIONS <= MAX_REQUEST_OPERATIONS
+assert MAX_ROW_BYTES <= MAX_REQUEST_BYTES

@@ -1,0 +1,59 @@
+"""Deletes what is delivered and old: outbox rows, and remembered responses of idempotent calls."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+import structlog
+
+from pemba.errors import BackendError
+from pemba.storage import delivery
+from pemba.storage.database import Database
+
+IDEMPOTENCY_SECONDS = 24 * 3600 + 3600
+"""Promised are 24 hours; an hour more, for clocks and slow calls."""
+
+BATCH = 1000
+INTERVAL_SECONDS = 60.0
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    outbox_rows: int
+    responses: int
+
+
+class Retention:
+    """Keeps delivered rows for `keep_seconds`; a small batch at a time, so that nothing waits behind it."""
+
+    def __init__(self, database: Database, keep_seconds: float) -> None:
+        if keep_seconds <= 0:
+            raise ValueError("keep_seconds takes more than 0")
+        self._database = database
+        self._keep_seconds = keep_seconds
+
+    async def run_once(self) -> Pruned:
+        """Delete one batch of each; never a row beyond what is delivered."""
+        async with self._database.begin_relay() as tx:
+            rows = await delivery.prune_outbox(tx, self._keep_seconds, BATCH)
+        async with self._database.begin_relay() as tx:
+            responses = await delivery.prune_idempotency(tx, IDEMPOTENCY_SECONDS, BATCH)
+        return Pruned(rows, responses)
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Until `stopping` is set: every minute, and at once again while a batch was full."""
+        while not stopping.is_set():
+            pause = INTERVAL_SECONDS
+            try:
+                pruned = await self.run_once()
+                if BATCH in (pruned.outbox_rows, pruned.responses):
+                    pause = 1.0
+            except BackendError as error:
+                log.warning("retention.failed", error=error.message)
+            try:
+                await asyncio.wait_for(stopping.wait(), pause)
+            except TimeoutError:
+                continue

@@ -1,0 +1,53 @@
+"""Guards on memberships: what no right overrides.  They count active users only."""
+
+from __future__ import annotations
+
+from pemba.errors import Forbidden, PreconditionFailed, Reason
+from pemba.model import Caller, Membership, Role, SubjectRef, UserId, Workspace
+from pemba.storage import memberships, users
+from pemba.storage.database import TenantTransaction
+
+
+def require_not_own_role(caller: Caller, subject: SubjectRef) -> None:
+    """Raises Forbidden (OWN_ROLE) where the acting user would change their own role."""
+    if caller.acting_user is not None and subject == SubjectRef("user", caller.acting_user):
+        raise Forbidden(Reason.OWN_ROLE, "nobody changes their own role; TransferOwnership is how an owner steps back")
+
+
+def require_creator_stays(caller: Caller, workspace: Workspace | None, membership: Membership) -> None:
+    """Raises Forbidden (CREATOR_STAYS): a creator's ownership ends by the creator or by a system key."""
+    if workspace is None or membership.role is not Role.OWNER or caller.is_system:
+        return
+    creator = workspace.creator_id
+    if membership.subject == SubjectRef("user", creator or "") and caller.acting_user != creator:
+        raise Forbidden(Reason.CREATOR_STAYS, "the creator's ownership ends only by the creator or a system key")
+
+
+async def has_another_holder(tx: TenantTransaction, membership: Membership) -> bool:
+    """Whether the role may go: it is no owner's and no tenant admin's, or another active user holds it too.
+
+    Where the subject is not active themselves, their going takes no active holder away.
+    """
+    guarded = Role.ADMIN if membership.workspace_id is None else Role.OWNER
+    if membership.role is not guarded:
+        return True
+    user_id = UserId(membership.subject.id)
+    if await memberships.has_other_active_holder(tx, membership.workspace_id, guarded, [user_id]):
+        return True
+    return not await users.is_active(tx, user_id)
+
+
+async def require_another_holder(tx: TenantTransaction, membership: Membership) -> None:
+    """Raises PreconditionFailed (LAST_OWNER, LAST_ADMIN)."""
+    if not await has_another_holder(tx, membership):
+        raise last_holder(membership)
+
+
+def last_holder(membership: Membership) -> PreconditionFailed:
+    if membership.workspace_id is None:
+        return PreconditionFailed(Reason.LAST_ADMIN, "the tenant's last active admin stays; make another one first")
+    return PreconditionFailed(
+        Reason.LAST_OWNER,
+        "the workspace's last active owner stays; make another one first, or name one in transfer_to",
+        {"workspace": membership.workspace_id},
+    )

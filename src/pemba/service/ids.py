@@ -1,0 +1,15 @@
+"""New ids: TypeIDs over UUIDv7, so that they sort by the time they were made."""
+
+from __future__ import annotations
+
+from typeid import TypeID
+
+from pemba.model import TenantId, WorkspaceId
+
+
+def new_tenant_id() -> TenantId:
+    return TenantId(str(TypeID(prefix="ten")))
+
+
+def new_workspace_id() -> WorkspaceId:
+    return WorkspaceId(str(TypeID(prefix="ws")))

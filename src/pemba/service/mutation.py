@@ -1,0 +1,170 @@
+"""One mutation of a tenant, from its first lock to its token (the package's prose draws it)."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+from pydantic import TypeAdapter
+
+from pemba.errors import (
+    ConcurrentUpdate,
+    Forbidden,
+    NotFound,
+    PreconditionFailed,
+    Reason,
+    invalid_field,
+)
+from pemba.model import Caller, Seq, Tenant, TenantId, TenantScope, TenantStatus, TupleOperation
+from pemba.service.refusals import Refusals
+from pemba.service.results import Changed
+from pemba.storage import journal, outbox, tenants
+from pemba.storage.database import Database, TenantTransaction
+from pemba.storage.journal import AuditEntry, IdempotencyKey, RememberedResponse
+from pemba.tokens import Signer
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MutationOptions:
+    """What every mutation carries besides its own arguments.
+
+    `request_id` is an idempotency key of at most 128 characters, empty for none; `body_digest` tells whether a
+    second call with it is the same request; `etag` is compared where it is not empty.
+    """
+
+    method: str
+    request_id: str = ""
+    body_digest: bytes = b""
+    etag: str = ""
+    validate_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Draft(Generic[T]):
+    """What the body of a mutation did: the answer, the tuples to write, and what audit keeps.
+
+    `visible` says that a check can see the change although it writes no tuple (a suspension).
+    """
+
+    record: T
+    operations: Sequence[TupleOperation]
+    object_text: str
+    before: object = None
+    after: object = None
+    visible: bool = False
+
+
+class Wakeup(Protocol):
+    """Tells the relay that a tenant has something due; may be lost, polling is the guarantee."""
+
+    def notify(self, tenant_id: TenantId) -> None: ...
+
+
+Body = Callable[[TenantTransaction, Seq], Awaitable[Draft[T]]]
+
+
+class Mutations:
+    """Runs mutations: transaction, order, idempotency, outbox, audit, token."""
+
+    def __init__(self, database: Database, signer: Signer, wakeup: Wakeup, refusals: Refusals) -> None:
+        self.database = database
+        self.signer = signer
+        self.wakeup = wakeup
+        self._refusals = refusals
+
+    async def run(
+        self,
+        caller: Caller,
+        tenant_id: TenantId,
+        options: MutationOptions,
+        answer: TypeAdapter[T],
+        body: Body[T],
+        *,
+        while_suspended: bool = False,
+    ) -> Changed[T]:
+        """Carry out `body` as one mutation of the tenant.
+
+        `answer` turns the record into JSON and back, for a replay.  Raises NotFound for an unknown tenant,
+        PreconditionFailed (TENANT_SUSPENDED) for a suspended one, and whatever `body` raises; then nothing is written.
+        """
+        try:
+            return await self._run(caller, tenant_id, options, answer, body, while_suspended)
+        except (Forbidden, PreconditionFailed) as refusal:
+            await self._refusals.record(caller, tenant_id, options.method, refusal)
+            raise
+
+    async def _run(
+        self,
+        caller: Caller,
+        tenant_id: TenantId,
+        options: MutationOptions,
+        answer: TypeAdapter[T],
+        body: Body[T],
+        while_suspended: bool,
+    ) -> Changed[T]:
+        key = idempotency_key(caller, tenant_id, options)
+        async with self.database.begin(TenantScope(tenant_id)) as tx:
+            seq = await outbox.advance(tx)
+            if seq is None:
+                raise NotFound(f"tenant {tenant_id}")
+            if options.request_id and (earlier := await journal.recall(tx, key)):
+                tx.discard()
+                return replay(earlier, options, answer)
+            _require_usable(await tenants.get(tx), tx.tenant_id, while_suspended)
+            draft = await body(tx, seq)
+            rows = outbox.split(draft.operations)
+            last = await self._append(tx, caller, options, seq, rows, draft)
+            token = self.signer.token({tenant_id: last}) if draft.operations or draft.visible else ""
+            if options.request_id:
+                response = answer.dump_python(draft.record, mode="json")
+                await journal.remember(tx, key, RememberedResponse(options.body_digest, response, token))
+            if options.validate_only:
+                tx.discard()
+                return Changed(draft.record, "")
+        self.wakeup.notify(tenant_id)
+        return Changed(draft.record, token)
+
+    async def _append(
+        self,
+        tx: TenantTransaction,
+        caller: Caller,
+        options: MutationOptions,
+        seq: Seq,
+        rows: list[list[TupleOperation]],
+        draft: Draft[Any],
+    ) -> Seq:
+        if len(rows) > 1:
+            await outbox.advance(tx, len(rows) - 1)
+        entry = AuditEntry(caller, options.method, draft.object_text, draft.before, draft.after)
+        await journal.append(tx, tx.tenant_id, seq, rows, entry)
+        return Seq(seq + len(rows) - 1)
+
+
+def idempotency_key(caller: Caller, tenant_id: TenantId, options: MutationOptions) -> IdempotencyKey:
+    """Scoped to caller, acting user, tenant and method: a key of one means nothing to another."""
+    return IdempotencyKey(tenant_id, caller.principal, caller.acting_user or "", options.method, options.request_id)
+
+
+def replay(earlier: RememberedResponse, options: MutationOptions, answer: TypeAdapter[T]) -> Changed[T]:
+    """The stored response with its token.  Raises InvalidRequest (REQUEST_ID_REUSED) for another body."""
+    if earlier.body_digest != options.body_digest:
+        raise invalid_field("request_id", "was used with another request; take a new one", Reason.REQUEST_ID_REUSED)
+    return Changed(answer.validate_python(earlier.response, strict=False), earlier.token)
+
+
+def require_etag(etag: str, options: MutationOptions) -> None:
+    """Raises ConcurrentUpdate (ETAG_MISMATCH, AIP-154) unless the request has no etag or the record's own."""
+    if options.etag and options.etag != etag:
+        raise ConcurrentUpdate(
+            Reason.ETAG_MISMATCH, "etag: the record was changed since; read it again", {"etag": etag}
+        )
+
+
+def _require_usable(tenant: Tenant | None, tenant_id: TenantId, while_suspended: bool) -> None:
+    if tenant is None:
+        raise NotFound(f"tenant {tenant_id}")
+    if tenant.status is TenantStatus.SUSPENDED and not while_suspended:
+        raise PreconditionFailed(Reason.TENANT_SUSPENDED, "the tenant is suspended; activate it first")

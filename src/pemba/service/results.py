@@ -1,0 +1,42 @@
+"""What services answer: records with the token of the position they are of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from pemba.model import Tenant, Workspace
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Changed(Generic[T]):
+    """The record after the change; `token` is empty where nothing changed that a check could see."""
+
+    record: T
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Found(Generic[T]):
+    """The record as committed, and a token of the position at which it was read."""
+
+    record: T
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """Some of a list; `next_page_token` is empty on the last page."""
+
+    records: tuple[T, ...]
+    next_page_token: str
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class TenantCreated:
+    tenant: Tenant
+    root_workspace: Workspace
+    token: str

@@ -1,0 +1,91 @@
+"""Who may do what: the one table of the rights of users, and the one function that applies it.
+
+A system key in its own name may do everything within its scopes.  Whoever acts as a user is bound by that user's
+own roles, decided from PostgreSQL inside the transaction.  What the caller may not see is NOT_FOUND.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from pemba.errors import Forbidden, NotFound, Reason
+from pemba.model import Caller, Permission, UserId, Workspace, WorkspaceKind
+from pemba.storage import authority
+from pemba.storage.database import TenantTransaction
+
+
+class Action(Enum):
+    """On a workspace: the permission that it takes."""
+
+    SEE = Permission.VIEW, "see it"
+    CREATE_CHILD = Permission.ADMINISTER, "create a workspace below it"
+    UPDATE = Permission.ADMINISTER, "update it"
+    SET_ROLES = Permission.ADMINISTER, "change its members"
+    RECEIVE = Permission.ADMINISTER, "move a workspace below it"
+    MAKE_OWNERS = Permission.OWN, "make or unmake owners"
+    ARCHIVE = Permission.OWN, "archive or unarchive it"
+    DELETE = Permission.OWN, "delete it"
+    MOVE = Permission.OWN, "move it"
+
+    @property
+    def permission(self) -> Permission:
+        return self.value[0]
+
+    @property
+    def words(self) -> str:
+        return self.value[1]
+
+
+async def require_on_workspace(tx: TenantTransaction, caller: Caller, workspace: Workspace, action: Action) -> None:
+    """Raises NotFound where the caller may not see the workspace, Forbidden where it may not do this to it."""
+    if caller.acting_user is None:
+        return
+    held = await authority.on_workspace(tx, caller.acting_user, workspace.id)
+    if held is None:
+        raise NotFound(f"workspace {workspace.id}")
+    needed = action.permission
+    # What changes the root itself changes the tenant: its owners are the tenant's admins.
+    if workspace.kind is WorkspaceKind.ROOT and action in (
+        Action.UPDATE,
+        Action.SET_ROLES,
+        Action.MAKE_OWNERS,
+    ):
+        await _require_tenant_admin(tx, caller.acting_user, f"the root workspace: to {action.words}")
+        return
+    if held.rank < needed.rank:
+        reason = Reason.ONLY_OWNER_MAKES_OWNERS if action is Action.MAKE_OWNERS else Reason.ROLE_MISSING
+        raise Forbidden(
+            reason,
+            f"it takes {needed} on the workspace to {action.words}",
+            {"permission": needed, "held": held},
+        )
+
+
+async def sees_tenant(tx: TenantTransaction, caller: Caller) -> bool:
+    """Whether the caller acts for nobody, or for a member or an admin of the tenant."""
+    return caller.acting_user is None or await authority.on_tenant(tx, caller.acting_user) is not None
+
+
+async def require_tenant_view(tx: TenantTransaction, caller: Caller) -> None:
+    """Raises NotFound where the caller may not see the tenant."""
+    if not await sees_tenant(tx, caller):
+        raise NotFound(f"tenant {tx.tenant_id}")
+
+
+async def require_tenant_admin(tx: TenantTransaction, caller: Caller, to: str) -> None:
+    """Raises NotFound where the acting user may not see the tenant, Forbidden where they are no admin of it."""
+    if caller.acting_user is None:
+        return
+    await require_tenant_view(tx, caller)
+    await _require_tenant_admin(tx, caller.acting_user, to)
+
+
+def require_system(caller: Caller, to: str) -> None:
+    """Raises Forbidden unless this is a system key in its own name."""
+    if not caller.is_system:
+        raise Forbidden(Reason.ROLE_MISSING, f"it takes a system key, not acting for a user, to {to}")
+
+
+async def _require_tenant_admin(tx: TenantTransaction, user_id: UserId, to: str) -> None:
+    if await authority.on_tenant(tx, user_id) is not Permission.ADMINISTER:
+        raise Forbidden(Reason.ROLE_MISSING, f"it takes a tenant admin to {to}", {"permission": "administer"})

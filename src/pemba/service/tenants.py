@@ -1,0 +1,197 @@
+"""Tenants: created with their root workspace and first admin, in one transaction."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from pydantic import TypeAdapter
+
+from pemba import projection
+from pemba.errors import NotFound, Reason, Unavailable
+from pemba.model import (
+    GLOBAL_STREAM,
+    Caller,
+    Role,
+    Seq,
+    SubjectRef,
+    SystemScope,
+    Tenant,
+    TenantId,
+    TenantScope,
+    TenantStatus,
+    TupleOperation,
+    UserId,
+    UserStatus,
+    Workspace,
+    WorkspaceKind,
+)
+from pemba.service import rights
+from pemba.service.ids import new_tenant_id, new_workspace_id
+from pemba.service.mutation import Draft, MutationOptions, Mutations, idempotency_key, replay, require_etag
+from pemba.service.results import Changed, Found, Page, TenantCreated
+from pemba.storage import journal, memberships, outbox, tenants, users, workspaces
+from pemba.storage.database import SystemTransaction, TenantTransaction
+from pemba.storage.journal import AuditEntry
+
+_TENANT = TypeAdapter(Tenant)
+_CREATED = TypeAdapter(tuple[Tenant, Workspace])
+
+ROOT_SLUG = "root"
+
+
+class TenantService:
+    """The rules of tenants."""
+
+    def __init__(self, mutations: Mutations) -> None:
+        self._mutations = mutations
+        self._database = mutations.database
+        self._signer = mutations.signer
+
+    async def create_tenant(
+        self, caller: Caller, *, slug: str, name: str, first_admin: UserId, options: MutationOptions
+    ) -> TenantCreated:
+        """A tenant with its root workspace and its first admin.  Raises AlreadyExists (SLUG_TAKEN)."""
+        rights.require_system(caller, "create a tenant")
+        key = idempotency_key(caller, GLOBAL_STREAM, options)
+        async with self._database.begin(SystemScope("create a tenant")) as tx:
+            # No head serialises creations: the idempotency row itself does, and so it comes first.
+            if options.request_id and not await journal.claim(tx, key, options.body_digest):
+                earlier = await journal.recall(tx, key)
+                if earlier is None:  # forgotten in between: as old as that
+                    raise Unavailable(Reason.OVERLOADED, "the same request_id was being carried out; try again")
+                replayed = replay(earlier, options, _CREATED)
+                return TenantCreated(*replayed.record, replayed.token)
+            tenant_id = new_tenant_id()
+            created = await _create(tx, caller, tenant_id, slug, name, first_admin, options.method)
+            token = self._signer.token({tenant_id: Seq(1)})
+            if options.request_id:
+                await journal.complete(tx, key, _CREATED.dump_python(created, mode="json"), token)
+            if options.validate_only:
+                tx.discard()
+                return TenantCreated(*created, "")
+        self._mutations.wakeup.notify(tenant_id)
+        return TenantCreated(*created, token)
+
+    async def get_tenant(self, caller: Caller, *, tenant_id: TenantId | None, slug: str | None) -> Found[Tenant]:
+        """By id or by slug.  Raises NotFound."""
+        wanted = tenant_id if tenant_id is not None else await self._id_of(slug or "")
+        async with self._database.begin(TenantScope(wanted)) as tx:
+            head = await outbox.head(tx, wanted)
+            tenant = await tenants.get(tx)
+            named = slug if tenant_id is None else tenant_id
+            if tenant is None or not await rights.sees_tenant(tx, caller):
+                raise NotFound(f"tenant {named}")
+        return Found(tenant, self._signer.token({wanted: head}))
+
+    async def list_tenants(self, caller: Caller, *, page_size: int, page_token: str) -> Page[Tenant]:
+        """Every tenant, by slug."""
+        rights.require_system(caller, "list tenants")
+        arguments = ["ListTenants"]
+        position = self._signer.page_position(arguments, page_token) or [""]
+        async with self._database.begin(SystemScope("list tenants")) as tx:
+            found = await tenants.list_after(tx, position[0], page_size + 1)
+        shown = tuple(found[:page_size])
+        more = self._signer.page_token(arguments, [shown[-1].slug]) if len(found) > page_size else ""
+        return Page(shown, more, "")
+
+    async def update_tenant(
+        self, caller: Caller, tenant_id: TenantId, *, name: str | None, options: MutationOptions
+    ) -> Changed[Tenant]:
+        """Change the name; None leaves it.  Raises ConcurrentUpdate (ETAG_MISMATCH)."""
+
+        async def body(tx: TenantTransaction, seq: Seq) -> Draft[Tenant]:
+            await rights.require_tenant_admin(tx, caller, "update the tenant")
+            before = await _existing(tx)
+            require_etag(before.etag, options)
+            after = before if name in (None, before.name) else await tenants.update(tx, name or "", seq)
+            return _draft(before, after)
+
+        return await self._mutations.run(caller, tenant_id, options, _TENANT, body)
+
+    async def suspend_tenant(self, caller: Caller, tenant_id: TenantId, *, options: MutationOptions) -> Changed[Tenant]:
+        """Every check of the tenant is DENIED (TENANT_SUSPENDED) at once, and its records stand still."""
+        return await self._set_status(caller, tenant_id, TenantStatus.SUSPENDED, options)
+
+    async def activate_tenant(
+        self, caller: Caller, tenant_id: TenantId, *, options: MutationOptions
+    ) -> Changed[Tenant]:
+        """Undo a suspension; its tuples were never withdrawn."""
+        return await self._set_status(caller, tenant_id, TenantStatus.ACTIVE, options)
+
+    async def _set_status(
+        self, caller: Caller, tenant_id: TenantId, status: TenantStatus, options: MutationOptions
+    ) -> Changed[Tenant]:
+        rights.require_system(caller, "suspend or activate a tenant")
+
+        async def body(tx: TenantTransaction, seq: Seq) -> Draft[Tenant]:
+            before = await _existing(tx)
+            require_etag(before.etag, options)
+            after = before if before.status is status else await tenants.set_status(tx, status, seq)
+            return replace(_draft(before, after), visible=after is not before)
+
+        return await self._mutations.run(caller, tenant_id, options, _TENANT, body, while_suspended=True)
+
+    async def _id_of(self, slug: str) -> TenantId:
+        async with self._database.begin(SystemScope("find a tenant by its slug")) as tx:
+            tenant = await tenants.get_by_slug(tx, slug)
+        if tenant is None:
+            raise NotFound(f"tenant {slug}")
+        return tenant.id
+
+
+async def _create(
+    tx: SystemTransaction,
+    caller: Caller,
+    tenant_id: TenantId,
+    slug: str,
+    name: str,
+    first_admin: UserId,
+    method: str,
+) -> tuple[Tenant, Workspace]:
+    seq = await outbox.create_head(tx, tenant_id)
+    admin = (await users.ensure_locked(tx, [first_admin]))[first_admin]
+    tenant = await tenants.insert(tx, tenant_id, slug, name)
+    root = await workspaces.insert(tx, _root(tenant), seq)
+    membership = await memberships.put(
+        tx, tenant_id, None, SubjectRef("user", first_admin), Role.ADMIN, caller.acting_user, seq
+    )
+    after = projection.workspace_tuples(root) | projection.membership_tuples(
+        membership, subject_is_active=admin.status is UserStatus.ACTIVE, object_is_archived=False
+    )
+    operations: list[TupleOperation] = projection.difference((), after)
+    entry = AuditEntry(caller, method, f"tenant:{tenant_id}", None, _CREATED.dump_python((tenant, root), mode="json"))
+    await journal.append(tx, tenant_id, seq, outbox.split(operations), entry)
+    return tenant, root
+
+
+def _root(tenant: Tenant) -> Workspace:
+    return Workspace(
+        tenant_id=tenant.id,
+        id=new_workspace_id(),
+        parent_id=None,
+        slug=ROOT_SLUG,
+        name=tenant.name,
+        kind=WorkspaceKind.ROOT,
+        archive_time=None,
+        archived_with=None,
+        creator_id=None,
+        create_time=tenant.create_time,
+        update_time=tenant.update_time,
+        etag="",
+    )
+
+
+async def _existing(tx: TenantTransaction) -> Tenant:
+    tenant = await tenants.get(tx)
+    assert tenant is not None  # the mutation found it before its body ran
+    return tenant
+
+
+def _draft(before: Tenant, after: Tenant) -> Draft[Tenant]:
+    return Draft(
+        after,
+        (),
+        f"tenant:{after.id}",
+        _TENANT.dump_python(before, mode="json"),
+        _TENANT.dump_python(after, mode="json"),
+    )

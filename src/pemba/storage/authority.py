@@ -1,0 +1,51 @@
+"""What a user may do, decided from the records inside the transaction.
+
+SpiceDB lags by design, so no decision about records is ever read from it.  This is the same rule as schema.zed's,
+written in SQL over the tree; random tests hold the two against each other.  Archived workspaces count here, since
+their owners may unarchive them, while in SpiceDB they are out of the graph.
+"""
+
+from __future__ import annotations
+
+from pemba.model import ROLE_PERMISSION, Permission, Role, UserId, WorkspaceId
+from pemba.storage.database import TenantTransaction
+from pemba.storage.statement import Statement
+
+# A tenant admin counts as owner of the root, and so of all that hangs below it (personal workspaces do not).
+_ROLES = Statement(
+    """
+    WITH RECURSIVE line AS (
+        SELECT id, parent_id, kind FROM workspaces WHERE tenant_id = :tenant_id AND id = :workspace_id
+        UNION ALL
+        SELECT w.id, w.parent_id, w.kind FROM line JOIN workspaces w
+            ON w.tenant_id = :tenant_id AND w.id = line.parent_id
+    )
+    SELECT CASE WHEN m.workspace_id IS NULL THEN 'owner' ELSE m.role END AS role
+    FROM memberships m JOIN users u ON u.id = m.user_id AND u.status = 'active'
+    WHERE m.tenant_id = :tenant_id AND m.user_id = :user_id AND (
+        m.workspace_id IN (SELECT id FROM line)
+        OR m.workspace_id IS NULL AND m.role = 'admin' AND EXISTS (SELECT FROM line WHERE kind = 'root')
+    )
+    """
+)
+_TENANT_ROLE = Statement(
+    """
+    SELECT m.role FROM memberships m JOIN users u ON u.id = m.user_id AND u.status = 'active'
+    WHERE m.tenant_id = :tenant_id AND m.workspace_id IS NULL AND m.user_id = :user_id
+    """
+)
+
+
+async def on_workspace(tx: TenantTransaction, user_id: UserId, workspace_id: WorkspaceId) -> Permission | None:
+    """The highest permission that the user holds on the workspace; None where they may not even see it."""
+    records = await _ROLES.rows(tx, tenant_id=tx.tenant_id, workspace_id=workspace_id, user_id=user_id)
+    held = [ROLE_PERMISSION[Role(record["role"])] for record in records]
+    return max(held, key=lambda permission: permission.rank, default=None)
+
+
+async def on_tenant(tx: TenantTransaction, user_id: UserId) -> Permission | None:
+    """`administer` for an admin, `view` for a member, None for anybody else."""
+    record = await _TENANT_ROLE.row(tx, tenant_id=tx.tenant_id, user_id=user_id)
+    if record is None:
+        return None
+    return Permission.ADMINISTER if record["role"] == Role.ADMIN else Permission.VIEW

@@ -1,0 +1,182 @@
+"""Connections to PostgreSQL, and transactions that cannot be begun without a scope.
+
+Three pools, one for each database role.  The API's role sees only the tenant that its transaction names
+(row-level security); system scope and the relay use roles of their own.  The login of the URL must own or be a
+member of these roles: each pool takes its role on by the start-up parameter `role`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from typing import Any, TypeVar, overload
+
+import asyncpg
+import structlog
+from asyncpg.pool import PoolConnectionProxy
+
+from pemba.errors import Reason, Unavailable
+from pemba.model import GLOBAL_STREAM, SystemScope, TenantId, TenantScope, is_typeid
+from pemba.storage.errors import translated
+
+API_ROLE = "pemba_api"
+SYSTEM_ROLE = "pemba_system"
+RELAY_ROLE = "pemba_relay"
+
+CONNECT_SECONDS = 5.0
+ACQUIRE_SECONDS = 5.0
+
+_SETTINGS = {
+    "lock_timeout": "5000",
+    "idle_in_transaction_session_timeout": "5000",
+    "statement_timeout": "30000",
+    "application_name": "pemba",
+}
+
+log = structlog.get_logger()
+
+
+class Transaction:
+    """An open transaction; repositories take one and never commit it."""
+
+    def __init__(self, connection: PoolConnectionProxy[Any]) -> None:
+        self.connection = connection
+        self._discard = False
+
+    def discard(self) -> None:
+        """Roll back at the end although nothing failed: what `validate_only` and replays want."""
+        self._discard = True
+
+    @property
+    def discarded(self) -> bool:
+        return self._discard
+
+
+class TenantTransaction(Transaction):
+    """Sees the rows of one tenant."""
+
+    def __init__(self, connection: PoolConnectionProxy[Any], tenant_id: TenantId) -> None:
+        super().__init__(connection)
+        self.tenant_id = tenant_id
+
+
+class SystemTransaction(Transaction):
+    """Sees every tenant's rows."""
+
+
+class RelayTransaction(Transaction):
+    """The relay's: reads outbox and heads, writes deliveries."""
+
+
+T = TypeVar("T", bound=Transaction)
+
+
+class Database:
+    """Pools of connections; `open` it, then `begin` transactions by scope."""
+
+    def __init__(self, url: str, pool_size: int, roles: Sequence[str] = (API_ROLE, SYSTEM_ROLE)) -> None:
+        self._url = url
+        self._pool_size = pool_size
+        self._roles = tuple(roles)
+        self._pools: dict[str, asyncpg.Pool[Any]] = {}
+
+    async def open(self) -> None:
+        """Create the pools.  They connect on first use: a PostgreSQL that is away fails calls, not the start."""
+        with translated():
+            for role in self._roles:
+                self._pools[role] = await asyncpg.create_pool(
+                    self._url,
+                    min_size=0,
+                    max_size=self._pool_size,
+                    timeout=CONNECT_SECONDS,
+                    init=_prepare_connection,
+                    reset=_reset_nothing,
+                    server_settings={**_SETTINGS, "role": role},
+                )
+
+    async def close(self) -> None:
+        """Close every connection, at the latest after five seconds."""
+        for pool in self._pools.values():
+            try:
+                await asyncio.wait_for(pool.close(), 5)
+            except (TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+                pool.terminate()
+        self._pools.clear()
+
+    @overload
+    def begin(self, scope: TenantScope) -> AbstractAsyncContextManager[TenantTransaction]: ...
+    @overload
+    def begin(self, scope: SystemScope) -> AbstractAsyncContextManager[SystemTransaction]: ...
+    def begin(
+        self, scope: TenantScope | SystemScope
+    ) -> AbstractAsyncContextManager[TenantTransaction] | AbstractAsyncContextManager[SystemTransaction]:
+        """A transaction of that scope: commits at the end, rolls back on any exception or after `discard()`."""
+        if isinstance(scope, TenantScope):
+            return self._begin_tenant(scope.tenant_id)
+        return self._transaction(SYSTEM_ROLE, "BEGIN", SystemTransaction)
+
+    @asynccontextmanager
+    async def single(self, _: SystemScope) -> AsyncIterator[SystemTransaction]:
+        """For one statement that reads: PostgreSQL's own transaction around it is enough, and a third of the trips."""
+        with translated():
+            async with self.connection(SYSTEM_ROLE) as connection:
+                yield SystemTransaction(connection)
+
+    def begin_relay(self) -> AbstractAsyncContextManager[RelayTransaction]:
+        """A transaction of the relay's own role."""
+        return self._transaction(RELAY_ROLE, "BEGIN", RelayTransaction)
+
+    def _begin_tenant(self, tenant_id: TenantId) -> AbstractAsyncContextManager[TenantTransaction]:
+        # It goes into the statement as text so that BEGIN and SET LOCAL are one round trip.
+        if not is_typeid("ten", tenant_id) and tenant_id != GLOBAL_STREAM:
+            raise ValueError(f"not a tenant id: {tenant_id!r}")
+        begin = f"BEGIN; SET LOCAL pemba.tenant_id = '{tenant_id}'"
+        return self._transaction(API_ROLE, begin, lambda c: TenantTransaction(c, tenant_id))
+
+    @asynccontextmanager
+    async def _transaction(
+        self, role: str, begin: str, make: Callable[[PoolConnectionProxy[Any]], T]
+    ) -> AsyncIterator[T]:
+        with translated():
+            async with self.connection(role) as connection:
+                await connection.execute(begin)
+                transaction = make(connection)
+                try:
+                    yield transaction
+                    await connection.execute("ROLLBACK" if transaction.discarded else "COMMIT")
+                except BaseException:
+                    await _abandon(connection)
+                    raise
+
+    @asynccontextmanager
+    async def connection(self, role: str) -> AsyncIterator[PoolConnectionProxy[Any]]:
+        """A bare connection of that role, for LISTEN and NOTIFY.  Raises Unavailable when none is free in time."""
+        pool = self._pools[role]
+        try:
+            connection = await pool.acquire(timeout=ACQUIRE_SECONDS)
+        except TimeoutError as error:
+            raise Unavailable(Reason.OVERLOADED, "no connection to PostgreSQL was free in time") from error
+        try:
+            yield connection
+        finally:
+            await asyncio.shield(pool.release(connection))
+
+
+async def _prepare_connection(connection: asyncpg.Connection[Any]) -> None:
+    await connection.set_type_codec("jsonb", encoder=json.dumps, decoder=json.loads, schema="pg_catalog")
+
+
+async def _reset_nothing(_: object) -> None:
+    """Every setting that Pemba changes ends with its transaction: the driver's reset would only cost a round trip."""
+
+
+async def _abandon(connection: PoolConnectionProxy[Any]) -> None:
+    """Roll back; a connection on which even that fails is dropped, so that no open transaction is reused."""
+    try:
+        if not connection.is_closed() and connection.is_in_transaction():
+            await connection.execute("ROLLBACK", timeout=1)
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+        with suppress(asyncpg.InterfaceError):
+            connection.terminate()

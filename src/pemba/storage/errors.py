@@ -1,0 +1,90 @@
+"""What PostgreSQL says, in Pemba's errors: the one place that reads the driver's exceptions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import asyncpg
+import sqlalchemy.exc
+import structlog
+
+from pemba.errors import (
+    AlreadyExists,
+    ConcurrentUpdate,
+    PembaError,
+    PreconditionFailed,
+    Reason,
+    Rejected,
+    Unavailable,
+)
+from pemba.storage import tables
+
+log = structlog.get_logger()
+
+# Exactly these violations are domain errors; every other one is a defect and stays one.
+_VIOLATIONS: dict[str, Callable[[], PembaError]] = {
+    tables.TENANT_SLUG: lambda: AlreadyExists(Reason.SLUG_TAKEN, "slug: another tenant has it"),
+    tables.SIBLING_SLUG: lambda: AlreadyExists(Reason.SLUG_TAKEN, "slug: a workspace beside it has it"),
+    tables.ONE_ROOT: lambda: AlreadyExists(Reason.ROOT_WORKSPACE, "the tenant has a root workspace already"),
+    tables.PARENT: lambda: PreconditionFailed(
+        Reason.HAS_CHILDREN, "the workspace has children; move or delete them first"
+    ),
+    tables.IDEMPOTENCY: lambda: ConcurrentUpdate(
+        Reason.CONCURRENT_UPDATE, "the same request_id is being carried out; try again"
+    ),
+}
+
+# Most specific first.  08: connection; 57P: shutdown and crash; 53: out of connections, memory, disk; 25006 and
+# 25P03: a standby after a failover, a session that was idle in its transaction for too long.
+_AWAY = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.InterfaceError,
+    OSError,
+)
+_CONFLICT = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn the driver's exceptions into Pemba's, chained; Pemba's own and cancellation pass as they are."""
+    try:
+        yield
+    except PembaError:
+        raise
+    except asyncpg.DataError as error:  # also an InterfaceError, but a defect and not an outage
+        log.error("postgres.refused", error=repr(error), exc_info=True)
+        raise Rejected from error
+    except asyncpg.IntegrityConstraintViolationError as error:
+        raise _violation(error) from error
+    except _CONFLICT as error:
+        raise ConcurrentUpdate(Reason.CONCURRENT_UPDATE, "another change came between; try again") from error
+    except (asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError) as error:
+        raise Unavailable(Reason.OVERLOADED, "PostgreSQL is too busy with this; try again") from error
+    except _AWAY as error:
+        raise unavailable() from error
+    except (asyncpg.PostgresError, sqlalchemy.exc.SQLAlchemyError) as error:
+        log.error("postgres.refused", error=repr(error), exc_info=True)
+        raise Rejected from error
+
+
+def unavailable() -> Unavailable:
+    """PostgreSQL cannot be reached.  A mutation under way may have committed: its request_id tells."""
+    return Unavailable(
+        Reason.POSTGRES_UNAVAILABLE,
+        "PostgreSQL cannot be reached; try again, a mutation with the same request_id",
+    )
+
+
+def _violation(error: asyncpg.IntegrityConstraintViolationError) -> PembaError:
+    known = _VIOLATIONS.get(str(error.constraint_name or ""))
+    if known is not None:
+        return known()
+    log.error("postgres.constraint_violated", constraint=error.constraint_name, error=repr(error), exc_info=True)
+    return Rejected()

@@ -1,0 +1,170 @@
+"""What every mutation writes last: its outbox rows with an audit row beside each, and its remembered response.
+
+Also audit rows of what was refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pemba.model import Caller, Seq, TenantId, TupleOperation
+from pemba.storage import outbox
+from pemba.storage.database import SystemTransaction, TenantTransaction, Transaction
+from pemba.storage.statement import Statement
+
+# The first audit row holds the records before and after; every one holds the operations of its outbox row.
+_APPEND = Statement(
+    """
+    WITH given AS (
+        SELECT seq, ops, op_bytes, ordinality = 1 AS first FROM unnest(
+            CAST(:seqs AS bigint[]), CAST(:ops AS jsonb[]), CAST(:op_bytes AS int[])
+        ) WITH ORDINALITY AS rows (seq, ops, op_bytes, ordinality)
+    ), appended AS (
+        INSERT INTO outbox (tenant_id, seq, shard, ops, op_count, op_bytes, trace)
+        SELECT CAST(:tenant_id AS text), seq, CAST(:shard AS smallint), ops, jsonb_array_length(ops), op_bytes,
+            CAST(:trace AS jsonb)
+        FROM given
+    )
+    INSERT INTO audit (tenant_id, seq, principal, acting_user, peer, request_id, method, object, before, after, ops)
+    SELECT CAST(:tenant_id AS text), seq, :principal, :acting_user, :peer, :call_id, :method, :object,
+        CASE WHEN first THEN CAST(:before AS jsonb) END, CASE WHEN first THEN CAST(:after AS jsonb) END, ops
+    FROM given
+    """
+)
+_REFUSED = Statement(
+    """
+    INSERT INTO audit (tenant_id, principal, acting_user, peer, request_id, method, object, reason, ops)
+    VALUES (:tenant_id, :principal, :acting_user, :peer, :call_id, :method, :object, :reason, '[]')
+    """
+)
+_RECALL = Statement(
+    """
+    SELECT body_digest, response, token FROM idempotency
+    WHERE tenant_id = :tenant_id AND principal = :principal AND acting_user = :acting_user
+        AND method = :method AND request_id = :request_id
+    """
+)
+_REMEMBER = Statement(
+    """
+    INSERT INTO idempotency (tenant_id, principal, acting_user, method, request_id, body_digest, response, token)
+    VALUES (:tenant_id, :principal, :acting_user, :method, :request_id, :body_digest, :response, :token)
+    """
+)
+_CLAIM = Statement(
+    """
+    INSERT INTO idempotency (tenant_id, principal, acting_user, method, request_id, body_digest)
+    VALUES (:tenant_id, :principal, :acting_user, :method, :request_id, :body_digest)
+    ON CONFLICT ON CONSTRAINT idempotency_pkey DO NOTHING
+    """
+)
+_COMPLETE = Statement(
+    """
+    UPDATE idempotency SET response = :response, token = :token
+    WHERE tenant_id = :tenant_id AND principal = :principal AND acting_user = :acting_user
+        AND method = :method AND request_id = :request_id
+    """
+)
+
+
+@dataclass(frozen=True, slots=True)
+class IdempotencyKey:
+    """Names one mutation of one caller; the tenant is `~` where the mutation belongs to none."""
+
+    tenant_id: TenantId
+    principal: str
+    acting_user: str
+    method: str
+    request_id: str
+
+    def columns(self) -> dict[str, object]:
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+@dataclass(frozen=True, slots=True)
+class RememberedResponse:
+    body_digest: bytes
+    response: Any
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """Who did what: `object_text` as `workspace:ws_...`, the record before and after in JSON."""
+
+    caller: Caller
+    method: str
+    object_text: str
+    before: object = None
+    after: object = None
+
+
+async def append(
+    tx: TenantTransaction | SystemTransaction,
+    tenant_id: TenantId,
+    first_seq: Seq,
+    rows: Sequence[Sequence[TupleOperation]],
+    entry: AuditEntry,
+) -> None:
+    """Consecutive outbox rows from `first_seq` on, each with its audit row."""
+    stored = [outbox.to_json(row) for row in rows]
+    await _APPEND.run(
+        tx,
+        seqs=[first_seq + i for i in range(len(rows))],
+        ops=stored,
+        op_bytes=[outbox.size(row) for row in stored],
+        tenant_id=tenant_id,
+        shard=outbox.shard_of(tenant_id),
+        trace={"request_id": entry.caller.request_id},
+        before=entry.before,
+        after=entry.after,
+        **_who(entry),
+    )
+
+
+async def append_refused(tx: TenantTransaction, entry: AuditEntry, reason: str) -> None:
+    """An audit row for a mutation that was refused; it takes no number of the sequence."""
+    await _REFUSED.run(tx, tenant_id=tx.tenant_id, reason=reason, **_who(entry))
+
+
+def _who(entry: AuditEntry) -> dict[str, object]:
+    return {
+        "principal": entry.caller.principal,
+        "acting_user": entry.caller.acting_user,
+        "peer": entry.caller.peer,
+        "call_id": entry.caller.request_id,
+        "method": entry.method,
+        "object": entry.object_text,
+    }
+
+
+async def recall(tx: Transaction, key: IdempotencyKey) -> RememberedResponse | None:
+    """The response to an earlier call of that key.  Ask while holding the head, or a COMMIT in doubt is missed."""
+    record = await _RECALL.row(tx, **key.columns())
+    if record is None:
+        return None
+    return RememberedResponse(record["body_digest"], record["response"], record["token"])
+
+
+async def remember(tx: TenantTransaction, key: IdempotencyKey, remembered: RememberedResponse) -> None:
+    await _REMEMBER.run(
+        tx,
+        body_digest=remembered.body_digest,
+        response=remembered.response,
+        token=remembered.token,
+        **key.columns(),
+    )
+
+
+async def claim(tx: SystemTransaction, key: IdempotencyKey, body_digest: bytes) -> bool:
+    """Take the key before anything else, where no head serialises; waits for another taker to end.
+
+    False: the other committed, and `recall` has its response.
+    """
+    return await _CLAIM.run(tx, body_digest=body_digest, **key.columns()) == 1
+
+
+async def complete(tx: SystemTransaction, key: IdempotencyKey, response: object, token: str) -> None:
+    """Give a claimed key its response."""
+    await _COMPLETE.run(tx, response=response, token=token, **key.columns())

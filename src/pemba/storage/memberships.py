@@ -1,0 +1,163 @@
+"""Memberships: roles of subjects on a tenant (`workspace_id` None) or on a workspace."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from asyncpg import Record
+
+from pemba.model import Membership, Role, Seq, SubjectRef, TenantId, UserId, WorkspaceId
+from pemba.storage.database import SystemTransaction, TenantTransaction
+from pemba.storage.statement import Statement
+
+_COLUMNS = "tenant_id, workspace_id, subject_type, subject_id, role, join_time, update_time, invited_by, changed_seq"
+_COLUMNS_OF_M = ", ".join(f"m.{column.strip()}" for column in _COLUMNS.split(","))
+
+# A changed role keeps join_time and invited_by; an unchanged one keeps everything.
+_PUT = Statement(
+    "INSERT INTO memberships (tenant_id, workspace_id, subject_type, subject_id, role, invited_by, changed_seq)"
+    " VALUES (:tenant_id, :workspace_id, :subject_type, :subject_id, :role, :invited_by, :seq)"
+    " ON CONFLICT ON CONSTRAINT memberships_subject_key"
+    " DO UPDATE SET role = excluded.role, changed_seq = excluded.changed_seq, update_time = now()"
+    f" RETURNING {_COLUMNS}"
+)
+_GET = Statement(
+    f"SELECT {_COLUMNS} FROM memberships WHERE tenant_id = :tenant_id"
+    " AND workspace_id IS NOT DISTINCT FROM CAST(:workspace_id AS text)"
+    " AND subject_type = :subject_type AND subject_id = :subject_id"
+)
+_LIST = Statement(
+    f"SELECT {_COLUMNS} FROM memberships WHERE tenant_id = :tenant_id"
+    " AND workspace_id IS NOT DISTINCT FROM CAST(:workspace_id AS text)"
+    " AND (subject_type, subject_id) > (:after_type, :after_id)"
+    " ORDER BY subject_type, subject_id LIMIT :limit"
+)
+_OF_WORKSPACES = Statement(
+    f"""
+    SELECT {_COLUMNS_OF_M}, u.status AS user_status FROM memberships m LEFT JOIN users u ON u.id = m.user_id
+    WHERE m.tenant_id = :tenant_id AND m.workspace_id = ANY (CAST(:workspace_ids AS text[]))
+    ORDER BY m.workspace_id, m.subject_type, m.subject_id LIMIT :limit
+    """
+)
+_OF_USER = Statement(
+    f"SELECT {_COLUMNS} FROM memberships WHERE tenant_id = :tenant_id AND user_id = :user_id"
+    " ORDER BY workspace_id NULLS FIRST LIMIT :limit"
+)
+_DELETE = Statement(
+    "DELETE FROM memberships WHERE tenant_id = :tenant_id"
+    " AND workspace_id IS NOT DISTINCT FROM CAST(:workspace_id AS text)"
+    " AND subject_type = :subject_type AND subject_id = :subject_id"
+)
+_DELETE_OF_WORKSPACE = Statement(
+    "DELETE FROM memberships WHERE tenant_id = :tenant_id AND workspace_id = :workspace_id"
+)
+_OTHER_ACTIVE_HOLDER = Statement(
+    """
+    SELECT EXISTS (
+        SELECT FROM memberships m JOIN users u ON u.id = m.user_id AND u.status = 'active'
+        WHERE m.tenant_id = :tenant_id AND m.workspace_id IS NOT DISTINCT FROM CAST(:workspace_id AS text)
+            AND m.role = :role AND m.user_id <> ALL (CAST(:without AS text[]))
+    ) AS found
+    """
+)
+
+
+async def put(
+    tx: TenantTransaction | SystemTransaction,
+    tenant_id: TenantId,
+    workspace_id: WorkspaceId | None,
+    subject: SubjectRef,
+    role: Role,
+    invited_by: UserId | None,
+    seq: Seq,
+) -> Membership:
+    """Add or change a role."""
+    return _membership(
+        await _PUT.one(
+            tx,
+            tenant_id=tenant_id,
+            workspace_id=workspace_id,
+            subject_type=subject.type,
+            subject_id=subject.id,
+            role=role,
+            invited_by=invited_by,
+            seq=seq,
+        )
+    )
+
+
+async def get(tx: TenantTransaction, workspace_id: WorkspaceId | None, subject: SubjectRef) -> Membership | None:
+    record = await _GET.row(
+        tx,
+        tenant_id=tx.tenant_id,
+        workspace_id=workspace_id,
+        subject_type=subject.type,
+        subject_id=subject.id,
+    )
+    return None if record is None else _membership(record)
+
+
+async def list_after(
+    tx: TenantTransaction, workspace_id: WorkspaceId | None, after: tuple[str, str], limit: int
+) -> list[Membership]:
+    """At most `limit` memberships whose (subject type, subject id) follow `after`, in that order."""
+    records = await _LIST.rows(
+        tx,
+        tenant_id=tx.tenant_id,
+        workspace_id=workspace_id,
+        after_type=after[0],
+        after_id=after[1],
+        limit=limit,
+    )
+    return [_membership(record) for record in records]
+
+
+async def of_workspaces(
+    tx: TenantTransaction, workspace_ids: Sequence[WorkspaceId], limit: int
+) -> list[tuple[Membership, bool]]:
+    """(membership, whether its subject is active) of these workspaces, at most `limit`."""
+    records = await _OF_WORKSPACES.rows(tx, tenant_id=tx.tenant_id, workspace_ids=list(workspace_ids), limit=limit)
+    return [(_membership(r), r["user_status"] in (None, "active")) for r in records]
+
+
+async def of_user(tx: TenantTransaction, user_id: UserId, limit: int) -> list[Membership]:
+    """Every direct membership of the user in the tenant, the tenant's own first, at most `limit`."""
+    records = await _OF_USER.rows(tx, tenant_id=tx.tenant_id, user_id=user_id, limit=limit)
+    return [_membership(record) for record in records]
+
+
+async def delete(tx: TenantTransaction, workspace_id: WorkspaceId | None, subject: SubjectRef) -> None:
+    await _DELETE.run(
+        tx,
+        tenant_id=tx.tenant_id,
+        workspace_id=workspace_id,
+        subject_type=subject.type,
+        subject_id=subject.id,
+    )
+
+
+async def delete_of_workspace(tx: TenantTransaction, workspace_id: WorkspaceId) -> None:
+    await _DELETE_OF_WORKSPACE.run(tx, tenant_id=tx.tenant_id, workspace_id=workspace_id)
+
+
+async def has_other_active_holder(
+    tx: TenantTransaction, workspace_id: WorkspaceId | None, role: Role, without: Sequence[UserId]
+) -> bool:
+    """Whether an active user other than these holds `role` there."""
+    record = await _OTHER_ACTIVE_HOLDER.one(
+        tx, tenant_id=tx.tenant_id, workspace_id=workspace_id, role=role, without=list(without)
+    )
+    return bool(record["found"])
+
+
+def _membership(record: Record) -> Membership:
+    return Membership(
+        tenant_id=record["tenant_id"],
+        workspace_id=record["workspace_id"],
+        subject=SubjectRef(record["subject_type"], record["subject_id"]),
+        role=Role(record["role"]),
+        join_time=record["join_time"],
+        update_time=record["update_time"],
+        invited_by=None if record["invited_by"] is None else UserId(record["invited_by"]),
+        etag=str(record["changed_seq"]),
+    )

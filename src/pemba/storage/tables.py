@@ -1,0 +1,297 @@
+"""The tables, as SQLAlchemy knows them.  Migrations make them; a test compares the two catalogs.
+
+Every row of a tenant carries `tenant_id` in its keys and foreign keys, so a cross-tenant reference cannot be
+stored.  CHECK constraints make illegal states unstorable.  Row-level security (in the migrations) is a second wall.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import BYTEA, JSONB, UUID
+
+from pemba.model import MAX_NAME_CHARACTERS, SHARDS
+
+metadata = sa.MetaData(
+    naming_convention={
+        "pk": "%(table_name)s_pkey",
+        "fk": "%(table_name)s_%(column_0_N_name)s_fkey",
+        "uq": "%(table_name)s_%(column_0_N_name)s_key",
+        "ck": "%(table_name)s_%(constraint_name)s_check",
+        "ix": "%(table_name)s_%(column_0_N_name)s_idx",
+    }
+)
+
+# Constraints whose violation is a domain error (storage.errors); any other violation is a defect.
+TENANT_SLUG = "tenants_slug_key"
+SIBLING_SLUG = "workspaces_sibling_slug_key"
+ONE_ROOT = "workspaces_one_root_key"
+PARENT = "workspaces_tenant_id_parent_id_fkey"
+IDEMPOTENCY = "idempotency_pkey"
+
+
+def _time(name: str, *, nullable: bool = False) -> sa.Column[object]:
+    default = None if nullable else sa.text("now()")
+    return sa.Column(name, sa.DateTime(timezone=True), nullable=nullable, server_default=default)
+
+
+def _one_of(name: str, column: str, *values: str) -> sa.CheckConstraint:
+    quoted = ", ".join(f"'{value}'" for value in values)
+    return sa.CheckConstraint(f"{column} IN ({quoted})", name=name)
+
+
+def _name() -> sa.Column[str]:
+    bounds = sa.CheckConstraint(f"char_length(name) BETWEEN 1 AND {MAX_NAME_CHARACTERS}", name="name")
+    return sa.Column("name", sa.Text, bounds, nullable=False)
+
+
+installation = sa.Table(
+    "installation",
+    metadata,
+    sa.Column("id", sa.SmallInteger, sa.CheckConstraint("id = 1", name="one"), primary_key=True, autoincrement=False),
+    # Another life of this database (restored from a backup) gets another epoch: tokens name it.
+    sa.Column("database_epoch", UUID(as_uuid=True), nullable=False),
+    # Another life of SpiceDB's data; a tenant whose own differs awaits its repair.
+    sa.Column("store_epoch", UUID(as_uuid=True), nullable=False),
+    # A seqlock over the SpiceDB schema: odd while an apply is under way.
+    sa.Column("schema_number", sa.BigInteger, nullable=False, server_default=sa.text("0")),
+    _time("create_time"),
+)
+
+users = sa.Table(
+    "users",
+    metadata,
+    sa.Column("id", sa.Text, sa.CheckConstraint("octet_length(id) BETWEEN 1 AND 256", name="id"), primary_key=True),
+    sa.Column("email", sa.Text, unique=True),
+    sa.Column("display_name", sa.Text, nullable=False, server_default=sa.text("''")),
+    sa.Column("status", sa.Text, nullable=False, server_default=sa.text("'active'")),
+    _time("suspend_time", nullable=True),
+    _time("deactivate_time", nullable=True),
+    _time("last_login_time", nullable=True),
+    _time("create_time"),
+    _time("update_time"),
+    _one_of("status", "status", "active", "suspended", "deactivated"),
+    sa.CheckConstraint("(status = 'suspended') = (suspend_time IS NOT NULL)", name="suspended"),
+    sa.CheckConstraint("(status = 'deactivated') = (deactivate_time IS NOT NULL)", name="deactivated"),
+)
+
+tenants = sa.Table(
+    "tenants",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("slug", sa.Text, nullable=False),
+    _name(),
+    sa.Column("status", sa.Text, nullable=False, server_default=sa.text("'active'")),
+    _time("suspend_time", nullable=True),
+    # The sequence of the change that made this row what it is: the etag.
+    sa.Column("changed_seq", sa.BigInteger, nullable=False),
+    _time("create_time"),
+    _time("update_time"),
+    sa.UniqueConstraint("slug", name=TENANT_SLUG),
+    _one_of("status", "status", "active", "suspended"),
+    sa.CheckConstraint("(status = 'suspended') = (suspend_time IS NOT NULL)", name="suspended"),
+)
+
+workspaces = sa.Table(
+    "workspaces",
+    metadata,
+    sa.Column("tenant_id", sa.Text, nullable=False),
+    sa.Column("id", sa.Text, nullable=False),
+    sa.Column("parent_id", sa.Text),
+    sa.Column("slug", sa.Text, nullable=False),
+    _name(),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("personal_user_id", sa.Text),
+    sa.Column("creator_id", sa.Text),
+    _time("archive_time", nullable=True),
+    # The workspace whose archiving took this one along; itself, where it was the one named.
+    sa.Column("archived_with", sa.Text),
+    sa.Column("changed_seq", sa.BigInteger, nullable=False),
+    _time("create_time"),
+    _time("update_time"),
+    sa.PrimaryKeyConstraint("tenant_id", "id"),
+    sa.ForeignKeyConstraint(["tenant_id"], ["tenants.id"], ondelete="RESTRICT"),
+    sa.ForeignKeyConstraint(
+        ["tenant_id", "parent_id"], ["workspaces.tenant_id", "workspaces.id"], ondelete="RESTRICT", name=PARENT
+    ),
+    sa.ForeignKeyConstraint(["creator_id"], ["users.id"], ondelete="RESTRICT"),
+    sa.ForeignKeyConstraint(["personal_user_id"], ["users.id"], ondelete="RESTRICT"),
+    _one_of("kind", "kind", "root", "shared", "personal"),
+    sa.CheckConstraint("(kind = 'shared') = (parent_id IS NOT NULL)", name="parent"),
+    sa.CheckConstraint("(kind = 'personal') = (personal_user_id IS NOT NULL)", name="personal"),
+    sa.CheckConstraint("parent_id <> id", name="own_parent"),
+    sa.CheckConstraint("(archive_time IS NULL) = (archived_with IS NULL)", name="archived"),
+    sa.CheckConstraint("kind <> 'root' OR archive_time IS NULL", name="root_not_archived"),
+)
+sa.Index(ONE_ROOT, workspaces.c.tenant_id, unique=True, postgresql_where=sa.text("kind = 'root'"))
+sa.Index(
+    SIBLING_SLUG,
+    workspaces.c.tenant_id,
+    workspaces.c.parent_id,
+    workspaces.c.slug,
+    unique=True,
+    postgresql_where=sa.text("parent_id IS NOT NULL"),
+)
+sa.Index(
+    "workspaces_archived_with_idx",
+    workspaces.c.tenant_id,
+    workspaces.c.archived_with,
+    postgresql_where=sa.text("archived_with IS NOT NULL"),
+)
+
+memberships = sa.Table(
+    "memberships",
+    metadata,
+    sa.Column("tenant_id", sa.Text, nullable=False),
+    sa.Column("workspace_id", sa.Text),  # NULL: a role on the tenant itself
+    sa.Column("subject_type", sa.Text, nullable=False),
+    sa.Column("subject_id", sa.Text, nullable=False),
+    sa.Column("user_id", sa.Text, sa.Computed("CASE WHEN subject_type = 'user' THEN subject_id END", persisted=True)),
+    sa.Column("role", sa.Text, nullable=False),
+    sa.Column("invited_by", sa.Text),
+    sa.Column("changed_seq", sa.BigInteger, nullable=False),
+    _time("join_time"),
+    _time("update_time"),
+    # NULLs are one value here: a second role of the same subject on the tenant itself cannot be stored either.
+    sa.UniqueConstraint(
+        "tenant_id",
+        "workspace_id",
+        "subject_type",
+        "subject_id",
+        name="memberships_subject_key",
+        postgresql_nulls_not_distinct=True,
+    ),
+    sa.ForeignKeyConstraint(["tenant_id"], ["tenants.id"], ondelete="RESTRICT"),
+    sa.ForeignKeyConstraint(
+        ["tenant_id", "workspace_id"], ["workspaces.tenant_id", "workspaces.id"], ondelete="RESTRICT"
+    ),
+    sa.ForeignKeyConstraint(["user_id"], ["users.id"], ondelete="RESTRICT"),
+    sa.ForeignKeyConstraint(["invited_by"], ["users.id"], ondelete="RESTRICT"),
+    _one_of("subject_type", "subject_type", "user"),
+    _one_of("role", "role", "viewer", "member", "admin", "owner"),
+    sa.CheckConstraint("workspace_id IS NOT NULL OR role IN ('member', 'admin')", name="tenant_role"),
+    sa.CheckConstraint("role <> 'owner' OR subject_type = 'user'", name="owner_is_user"),
+)
+sa.Index("memberships_user_id_idx", memberships.c.tenant_id, memberships.c.user_id)
+
+tenant_head = sa.Table(
+    "tenant_head",
+    metadata,
+    sa.Column("tenant_id", sa.Text, primary_key=True),
+    sa.Column("shard", sa.SmallInteger, nullable=False),
+    sa.Column("head_seq", sa.BigInteger, nullable=False),
+    sa.CheckConstraint(f"shard BETWEEN 0 AND {SHARDS - 1}", name="shard"),
+    sa.CheckConstraint("head_seq >= 0", name="head_seq"),
+    # Head, outbox and delivery rows outlive a deleted tenant: no foreign key to it.
+    postgresql_with={"fillfactor": "50"},
+)
+sa.Index("tenant_head_shard_idx", tenant_head.c.shard)
+
+outbox = sa.Table(
+    "outbox",
+    metadata,
+    sa.Column("tenant_id", sa.Text, primary_key=True),
+    sa.Column("seq", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("shard", sa.SmallInteger, nullable=False),
+    sa.Column("ops", JSONB, nullable=False),
+    sa.Column("op_count", sa.Integer, nullable=False),
+    sa.Column("op_bytes", sa.Integer, nullable=False),
+    sa.Column("trace", JSONB, nullable=False),
+    _time("create_time"),
+    sa.CheckConstraint("seq > 0", name="seq"),
+    sa.CheckConstraint("op_count BETWEEN 0 AND 500 AND op_count = jsonb_array_length(ops)", name="op_count"),
+    sa.CheckConstraint("op_bytes BETWEEN 0 AND 2097152", name="op_bytes"),
+)
+sa.Index("outbox_create_time_idx", outbox.c.create_time)
+
+tenant_delivery = sa.Table(
+    "tenant_delivery",
+    metadata,
+    sa.Column("tenant_id", sa.Text, primary_key=True),
+    sa.Column("shard", sa.SmallInteger, nullable=False),
+    sa.Column("delivered_seq", sa.BigInteger, nullable=False),
+    # SpiceDB's token of the tenant's last write; NULL until one of its rows carried an operation.
+    sa.Column("zedtoken", sa.Text),
+    # The shard's `deliveries` counter when this row was last written.
+    sa.Column("stamp", sa.BigInteger, nullable=False),
+    # The schema in force before the last write: an older one than now makes the token too old to ask at.
+    sa.Column("schema_number", sa.BigInteger, nullable=False),
+    sa.Column("store_epoch", UUID(as_uuid=True), nullable=False),
+    _time("next_expiry", nullable=True),
+    sa.Column("parked_from", sa.BigInteger),
+    _time("update_time"),
+    sa.CheckConstraint("delivered_seq > 0", name="delivered_seq"),
+    postgresql_with={
+        "fillfactor": "50",
+        "autovacuum_vacuum_scale_factor": "0.02",
+        "autovacuum_vacuum_threshold": "100",
+    },
+)
+sa.Index("tenant_delivery_shard_idx", tenant_delivery.c.shard)
+
+relay_lease = sa.Table(
+    "relay_lease",
+    metadata,
+    sa.Column("shard", sa.SmallInteger, primary_key=True, autoincrement=False),
+    sa.Column("epoch", sa.BigInteger, nullable=False, server_default=sa.text("0")),
+    sa.Column("n", sa.BigInteger, nullable=False, server_default=sa.text("0")),
+    sa.Column("holder", sa.Text),
+    _time("lease_until", nullable=True),
+    sa.Column("deliveries", sa.BigInteger, nullable=False, server_default=sa.text("0")),
+    sa.CheckConstraint(f"shard BETWEEN 0 AND {SHARDS - 1}", name="shard"),
+    sa.CheckConstraint("(holder IS NULL) = (lease_until IS NULL)", name="holder"),
+    postgresql_with={"fillfactor": "50"},
+)
+
+idempotency = sa.Table(
+    "idempotency",
+    metadata,
+    sa.Column("tenant_id", sa.Text, nullable=False),  # '~' for mutations that belong to no tenant
+    sa.Column("principal", sa.Text, nullable=False),
+    sa.Column("acting_user", sa.Text, nullable=False),  # '' for none
+    sa.Column("method", sa.Text, nullable=False),
+    sa.Column("request_id", sa.Text, nullable=False),
+    sa.Column("body_digest", BYTEA, nullable=False),
+    sa.Column("response", JSONB),  # NULL only inside the transaction that makes it
+    sa.Column("token", sa.Text, nullable=False, server_default=sa.text("''")),
+    _time("create_time"),
+    sa.PrimaryKeyConstraint("tenant_id", "principal", "acting_user", "method", "request_id", name=IDEMPOTENCY),
+)
+sa.Index("idempotency_create_time_idx", idempotency.c.create_time)
+
+audit = sa.Table(
+    "audit",
+    metadata,
+    sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+    sa.Column("tenant_id", sa.Text, nullable=False),
+    sa.Column("seq", sa.BigInteger),  # NULL for what was refused
+    _time("create_time"),
+    sa.Column("principal", sa.Text, nullable=False),
+    sa.Column("acting_user", sa.Text),
+    sa.Column("peer", sa.Text, nullable=False),
+    sa.Column("request_id", sa.Text, nullable=False),
+    sa.Column("method", sa.Text, nullable=False),
+    sa.Column("object", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text),  # why it was refused
+    sa.Column("before", JSONB),
+    sa.Column("after", JSONB),
+    sa.Column("ops", JSONB, nullable=False),
+    sa.CheckConstraint("(seq IS NULL) = (reason IS NOT NULL)", name="refused"),
+)
+sa.Index("audit_tenant_id_create_time_idx", audit.c.tenant_id, audit.c.create_time)
+
+schema_version = sa.Table(
+    "schema_version",
+    metadata,
+    sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("digest", sa.Text, nullable=False),
+    sa.Column("text", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False, server_default=sa.text("'pending'")),
+    sa.Column("zedtoken", sa.Text),
+    sa.Column("why", sa.Text),
+    _time("create_time"),
+    _time("finish_time", nullable=True),
+    _one_of("state", "state", "pending", "applied", "failed"),
+    sa.CheckConstraint("(state = 'applied') = (zedtoken IS NOT NULL)", name="applied"),
+    sa.CheckConstraint("(state = 'failed') = (why IS NOT NULL)", name="failed"),
+    sa.CheckConstraint("(state = 'pending') = (finish_time IS NULL)", name="pending"),
+)
