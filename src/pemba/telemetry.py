@@ -1,7 +1,7 @@
 """Logs and metrics: how they are set up, and the names that operators build on.
 
-Logs go to stderr, one line an event, with ISO timestamps in UTC; what is bound to structlog's context
-variables (request id, method, tenant) is in every line of that call.  Libraries' logs come out in the same form.
+Logs go to stderr, one line an event, with ISO timestamps in UTC.  What is bound to structlog's context
+variables (request id, method, tenant) is in every line of that call; libraries' logs have the same form.
 Metrics are in prometheus_client's default registry, so that `pemba.http` serves them with the process's own.
 """
 

@@ -1,0 +1,64 @@
+"""`pemba`: the table of contents of the commands."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+from typer.core import TyperGroup
+
+from pemba.cli import check, db, dev, member, outbox, process, tenant, workspace
+from pemba.cli.failure import Problem, report
+from pemba.cli.options import with_call_options
+from pemba.cli.output import Output
+
+RUN, SET_UP, RECORDS, ASK, OPERATE = "Run", "Set up", "Records", "Ask", "Operate"
+
+
+class TableOfContents(TyperGroup):
+    """Chapters in the order of use; by itself Typer lists every group after every command."""
+
+    def list_commands(self, _: object) -> list[str]:
+        chapters = [RUN, SET_UP, RECORDS, ASK, OPERATE]
+        return sorted(self.commands, key=lambda name: chapters.index(str(self.commands[name].rich_help_panel)))
+
+
+app = typer.Typer(
+    name="pemba",
+    cls=TableOfContents,
+    help="Authorization for other services: tenants, workspaces, members, and who may do what.",
+    epilog="Exit codes: 0 done (a check: ALLOWED), 1 the answer is no, 2 wrong usage or settings, 3 it failed.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,  # a traceback with local variables may show secrets
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("dev", rich_help_panel=RUN)(dev.dev)
+app.command("serve", rich_help_panel=RUN)(process.serve)
+app.command("relay", rich_help_panel=RUN)(process.relay)
+app.add_typer(db.app, rich_help_panel=SET_UP)
+app.add_typer(tenant.app, rich_help_panel=RECORDS)
+app.add_typer(workspace.app, rich_help_panel=RECORDS)
+app.add_typer(member.app, rich_help_panel=RECORDS)
+app.command("check", rich_help_panel=ASK)(with_call_options(check.check))
+app.add_typer(outbox.app, rich_help_panel=OPERATE)
+
+
+def main() -> None:
+    """Run the command line; a usage error is one line that names the argument, and exit code 2."""
+    try:
+        sys.exit(app(prog_name="pemba", standalone_mode=False) or 0)
+    except typer.TyperException as error:
+        if error.format_message():  # none where the help was what there is to say
+            report(Problem("USAGE", f"{error.format_message()}  {_where_help_is(error)}"), Output.TABLE)
+        sys.exit(error.exit_code)
+    except (typer.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()  # or the interpreter would complain about the pipe once more on its way out
+        sys.exit(0)
+
+
+def _where_help_is(error: typer.TyperException) -> str:
+    context = getattr(error, "ctx", None)
+    return f"See {context.command_path if context else 'pemba'} --help."

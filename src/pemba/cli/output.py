@@ -1,0 +1,84 @@
+"""Tables for people, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+    from google.protobuf.timestamp_pb2 import Timestamp
+    from rich.console import Console, RenderableType
+
+
+class Output(StrEnum):
+    """How an answer is printed; field names of JSON are the protos' and stay."""
+
+    TABLE = "table"
+    JSON = "json"
+    TOKEN = "token"  # noqa: S105 - prints the consistency token and nothing else
+
+
+Row = Mapping[str, str]
+"""One line of a table: column to text."""
+
+
+def show(output: Output, answer: Message, rows: Sequence[Row], columns: Sequence[str] = ()) -> None:
+    """Print `answer`: as `rows` for people, whole as JSON, or its token alone.
+
+    `columns` names the columns where there may be no row.
+    """
+    if output is Output.JSON:
+        print_json(as_dict(answer))
+    elif output is Output.TOKEN:
+        print(getattr(answer, "token", ""))
+    else:
+        print_table(rows, columns)
+    more: str = getattr(answer, "next_page_token", "")
+    if output is Output.TABLE and more:
+        print("there is more; --limit N lists up to N", file=sys.stderr)
+
+
+def as_dict(answer: Message) -> dict[str, object]:
+    """The message with the protos' own field names, empty fields included."""
+    from google.protobuf.json_format import MessageToDict
+
+    return MessageToDict(answer, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+
+
+def print_json(value: object) -> None:
+    """`value` as indented JSON on stdout."""
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def print_table(rows: Sequence[Row], columns: Sequence[str] = ()) -> None:
+    """`rows` under a line of column names; `columns` names them where there may be no row."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns or (list(rows[0]) if rows else []):
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*row.values())
+    print_rich(table)
+
+
+def print_rich(renderable: RenderableType) -> None:
+    """Anything of Rich's on stdout; nothing is wrapped where it goes to a file or a pipe."""
+    _console().print(renderable)
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() else 10_000
+    return Console(file=sys.stdout, width=width, highlight=False, markup=False, emoji=False)
+
+
+def moment(time: Timestamp) -> str:
+    """A time to the second, in UTC."""
+    return time.ToDatetime(UTC).strftime("%Y-%m-%d %H:%M:%SZ")

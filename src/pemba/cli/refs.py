@@ -1,0 +1,68 @@
+"""Text forms of subjects and objects, and the names (slugs, paths) that stand for ids."""
+
+from __future__ import annotations
+
+import typer
+
+from pemba.cli.connection import Connection
+from pemba.model import is_typeid
+from pemba.v1 import tenants_pb2, types_pb2, workspaces_pb2
+
+SUBJECT_FORM = "takes user:ID, for instance user:alice"
+OBJECT_FORM = "takes workspace:PATH, workspace:ws_..., tenant:SLUG or tenant:ten_..."
+
+
+def user_id(text: str, argument: str) -> str:
+    """The id in `user:alice`; after `user:` all is the id.  Raises BadParameter, naming `argument`."""
+    kind, _, id_ = text.partition(":")
+    if kind != "user" or not id_:
+        raise typer.BadParameter(f"{argument} {SUBJECT_FORM}, not {text!r}")
+    return id_
+
+
+def subject_ref(text: str, argument: str) -> types_pb2.SubjectRef:
+    """The subject that `user:alice` or `group:grp_...#member` names.  Raises BadParameter, naming `argument`."""
+    kind, _, rest = text.partition(":")
+    if not kind or not rest:
+        raise typer.BadParameter(f"{argument} {SUBJECT_FORM}, not {text!r}")
+    id_, _, relation = (rest, "", "") if kind == "user" else rest.partition("#")
+    return types_pb2.SubjectRef(type=kind, id=id_, relation=relation)
+
+
+def tenant_id(pemba: Connection, text: str) -> str:
+    """The id of the tenant that an id or a slug names; without either, PEMBA_TENANT counts."""
+    name = text or pemba.default_tenant
+    if not name:
+        raise typer.BadParameter("--tenant is missing: it takes a tenant's slug or id; PEMBA_TENANT sets it for all")
+    if is_typeid("ten", name):
+        return name
+    return pemba.read(pemba.tenants.GetTenant, tenants_pb2.GetTenantRequest(slug=name)).tenant.id
+
+
+def get_workspace(pemba: Connection, tenant: str, text: str) -> workspaces_pb2.GetWorkspaceResponse:
+    """The workspace that an id or a path of slugs (`eng/backend`; `/` is the root) names."""
+    name = text.removeprefix("workspace:")
+    if is_typeid("ws", name):
+        request = workspaces_pb2.GetWorkspaceRequest(tenant_id=tenant, workspace_id=name)
+    else:
+        request = workspaces_pb2.GetWorkspaceRequest(tenant_id=tenant, path=name.strip("/"))
+    return pemba.read(pemba.workspaces.GetWorkspace, request)
+
+
+def workspace_id(pemba: Connection, tenant: str, text: str) -> str:
+    """The id of the workspace that an id or a path names; an id needs no call."""
+    name = text.removeprefix("workspace:")
+    return name if is_typeid("ws", name) else get_workspace(pemba, tenant, name).workspace.id
+
+
+def object_ref(pemba: Connection, tenant: str, text: str, argument: str) -> types_pb2.ObjectRef:
+    """The object that `workspace:eng/backend`, `tenant:acme` or either with an id names.
+
+    Other types go through as they are.  Raises BadParameter, naming `argument`.
+    """
+    kind, _, name = text.partition(":")
+    if not kind or not name:
+        raise typer.BadParameter(f"{argument} {OBJECT_FORM}, not {text!r}")
+    if kind == "workspace":
+        return types_pb2.ObjectRef(type=kind, id=workspace_id(pemba, tenant, name))
+    return types_pb2.ObjectRef(type=kind, id=tenant_id(pemba, name) if kind == "tenant" else name)
