@@ -1,0 +1,162 @@
+"""The walls in the database: roles, row-level security, and constraints that make illegal states unstorable."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+from asyncpg import Connection
+
+import pemba.storage
+from pemba.storage.statement import Statement
+
+ACME, OTHER = "ten_01h455vb4pex5vsknk084sn02q", "ten_01h455vb4pex5vsknk084sn02r"
+
+TENANTS = f"""
+    INSERT INTO users (id) VALUES ('alice'), ('bob');
+    INSERT INTO tenants (id, slug, name, changed_seq) VALUES ('{ACME}', 'acme', 'Acme', 1), ('{OTHER}', 'other', 'O', 1);
+    INSERT INTO tenant_head (tenant_id, shard, head_seq) VALUES ('{ACME}', 1, 1), ('{OTHER}', 2, 1);
+    INSERT INTO workspaces (tenant_id, id, slug, name, kind, changed_seq)
+        VALUES ('{ACME}', 'ws_root', 'root', 'Acme', 'root', 1), ('{OTHER}', 'ws_other', 'root', 'O', 'root', 1);
+    INSERT INTO workspaces (tenant_id, id, parent_id, slug, name, kind, changed_seq)
+        VALUES ('{ACME}', 'ws_a', 'ws_root', 'a', 'A', 'shared', 1);
+    INSERT INTO memberships (tenant_id, workspace_id, subject_type, subject_id, role, changed_seq)
+        VALUES ('{ACME}', NULL, 'user', 'alice', 'admin', 1), ('{ACME}', 'ws_a', 'user', 'alice', 'owner', 1);
+"""
+
+WORKSPACE = "INSERT INTO workspaces (tenant_id, id, parent_id, slug, name, kind, changed_seq, personal_user_id) VALUES "
+MEMBERSHIP = "INSERT INTO memberships (tenant_id, workspace_id, subject_type, subject_id, role, changed_seq) VALUES "
+
+ILLEGAL = {
+    "a second root": WORKSPACE + f"('{ACME}', 'x', NULL, 'x', 'X', 'root', 1, NULL)",
+    "a parent of another tenant": WORKSPACE + f"('{ACME}', 'x', 'ws_other', 'x', 'X', 'shared', 1, NULL)",
+    "a shared workspace without a parent": WORKSPACE + f"('{ACME}', 'x', NULL, 'x', 'X', 'shared', 1, NULL)",
+    "a sibling's slug": WORKSPACE + f"('{ACME}', 'x', 'ws_root', 'a', 'X', 'shared', 1, NULL)",
+    "its own parent": f"UPDATE workspaces SET parent_id = id WHERE id = 'ws_a' AND tenant_id = '{ACME}'",
+    "a personal workspace without its user": WORKSPACE + f"('{ACME}', 'x', NULL, 'x', 'X', 'personal', 1, NULL)",
+    "a shared workspace with a personal user": WORKSPACE + f"('{ACME}', 'x', 'ws_a', 'x', 'X', 'shared', 1, 'bob')",
+    "an unknown kind": WORKSPACE + f"('{ACME}', 'x', NULL, 'x', 'X', 'other', 1, NULL)",
+    "an archived root": "UPDATE workspaces SET archive_time = now(), archived_with = id WHERE id = 'ws_root'",
+    "archived with nothing": "UPDATE workspaces SET archive_time = now() WHERE id = 'ws_a'",
+    "a parent deleted under its children": "DELETE FROM workspaces WHERE id = 'ws_root'",
+    "a workspace deleted under its members": "DELETE FROM workspaces WHERE id = 'ws_a'",
+    "a tenant deleted under its workspaces": f"DELETE FROM tenants WHERE id = '{OTHER}'",
+    "a second role on the tenant": MEMBERSHIP + f"('{ACME}', NULL, 'user', 'alice', 'member', 1)",
+    "a second role on a workspace": MEMBERSHIP + f"('{ACME}', 'ws_a', 'user', 'alice', 'viewer', 1)",
+    "a role on another tenant's workspace": MEMBERSHIP + f"('{ACME}', 'ws_other', 'user', 'bob', 'viewer', 1)",
+    "an owner of a tenant": MEMBERSHIP + f"('{ACME}', NULL, 'user', 'bob', 'owner', 1)",
+    "an unknown role": MEMBERSHIP + f"('{ACME}', 'ws_a', 'user', 'bob', 'editor', 1)",
+    "a role of an unknown user": MEMBERSHIP + f"('{ACME}', 'ws_a', 'user', 'carol', 'viewer', 1)",
+    "a taken slug of a tenant": f"UPDATE tenants SET slug = 'acme' WHERE id = '{OTHER}'",
+    "suspended without a time": f"UPDATE tenants SET status = 'suspended' WHERE id = '{ACME}'",
+    "a suspended user without a time": "UPDATE users SET status = 'suspended' WHERE id = 'alice'",
+    "a user deleted under their roles": "DELETE FROM users WHERE id = 'alice'",
+    "a user's id that is too long": "INSERT INTO users (id) VALUES (repeat('a', 257))",
+    "a row that miscounts": f"INSERT INTO outbox VALUES ('{ACME}', 1, 1, '[]', 1, 0, '{{}}')",
+    "row number nought": f"INSERT INTO outbox VALUES ('{ACME}', 0, 1, '[]', 0, 0, '{{}}')",
+    "a second installation": "INSERT INTO installation VALUES (2, gen_random_uuid(), gen_random_uuid())",
+    "a seventeenth shard": "INSERT INTO relay_lease (shard) VALUES (16)",
+    "a lease held by nobody": "UPDATE relay_lease SET lease_until = now() WHERE shard = 0",
+}
+
+
+@pytest.fixture
+async def connection(database_url: str) -> AsyncIterator[Connection]:
+    connection = await asyncpg.connect(database_url)
+    await connection.execute(TENANTS)
+    yield connection
+    await connection.close()
+
+
+@pytest.mark.parametrize("what", ILLEGAL)
+async def test_an_illegal_state_cannot_be_stored(connection: Connection, what: str) -> None:
+    with pytest.raises(asyncpg.IntegrityConstraintViolationError):
+        await connection.execute(ILLEGAL[what])
+
+
+TENANTS_TABLES = (
+    "tenants",
+    "workspaces",
+    "memberships",
+    "tenant_head",
+    "outbox",
+    "tenant_delivery",
+    "idempotency",
+    "audit",
+)
+
+
+@pytest.mark.parametrize("table", TENANTS_TABLES)
+async def test_the_apis_role_sees_no_row_without_a_tenant(connection: Connection, table: str) -> None:
+    async with connection.transaction():
+        await connection.execute("SET LOCAL ROLE pemba_api")
+        assert await connection.fetchval(f"SELECT count(*) FROM {table}") == 0
+
+
+async def test_the_apis_role_sees_and_changes_its_own_tenant_alone(connection: Connection) -> None:
+    async with connection.transaction():
+        await connection.execute(f"SET LOCAL ROLE pemba_api; SET LOCAL pemba.tenant_id = '{ACME}'")
+        assert await connection.fetchval("SELECT array_agg(slug) FROM tenants") == ["acme"]
+        assert await connection.fetchval("SELECT array_agg(DISTINCT tenant_id) FROM workspaces") == [ACME]
+        assert await connection.execute(f"UPDATE workspaces SET name = 'x' WHERE tenant_id = '{OTHER}'") == "UPDATE 0"
+    with pytest.raises(asyncpg.InsufficientPrivilegeError, match="row-level security"):
+        async with connection.transaction():
+            await connection.execute(f"SET LOCAL ROLE pemba_api; SET LOCAL pemba.tenant_id = '{ACME}'")
+            await connection.execute(f"INSERT INTO outbox VALUES ('{OTHER}', 1, 1, '[]', 0, 0, '{{}}')")
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE audit SET method = 'x'",
+        "DELETE FROM audit",
+        "DELETE FROM outbox",
+        "UPDATE outbox SET ops = '[]'",
+        "UPDATE users SET status = 'active'",
+        "UPDATE tenant_delivery SET delivered_seq = 9",
+        "UPDATE relay_lease SET epoch = 9",
+        "INSERT INTO tenants (id, slug, name, changed_seq) VALUES ('x', 'xxx', 'x', 1)",
+        "UPDATE installation SET schema_number = 9",
+        "ALTER TABLE audit DISABLE ROW LEVEL SECURITY",
+    ],
+)
+async def test_the_apis_role_may_not(connection: Connection, statement: str) -> None:
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        async with connection.transaction():
+            await connection.execute(f"SET LOCAL ROLE pemba_api; SET LOCAL pemba.tenant_id = '{ACME}'")
+            await connection.execute(statement)
+
+
+async def test_no_role_that_a_server_takes_on_is_an_owner_or_passes_row_level_security(connection: Connection) -> None:
+    roles = await connection.fetch(
+        "SELECT rolname, rolsuper OR rolbypassrls OR rolcanlogin OR EXISTS"
+        " (SELECT FROM pg_class WHERE relowner = r.oid) AS strong FROM pg_roles r WHERE rolname LIKE 'pemba\\_%'"
+    )
+    assert {r["rolname"]: r["strong"] for r in roles} == {
+        "pemba_api": False,
+        "pemba_system": False,
+        "pemba_relay": False,
+    }
+
+
+async def test_every_table_of_a_tenant_forces_row_level_security(connection: Connection) -> None:
+    forced = await connection.fetchval(
+        "SELECT array_agg(relname::text ORDER BY relname) FROM pg_class WHERE relrowsecurity AND relforcerowsecurity"
+    )
+    with_tenant = await connection.fetchval(
+        "SELECT array_agg(DISTINCT table_name::text) FROM information_schema.columns"
+        " WHERE table_schema = 'public' AND column_name = 'tenant_id'"
+    )
+    assert set(forced) == {*with_tenant, "tenants"} == set(TENANTS_TABLES)
+
+
+async def test_every_statement_of_the_code_is_understood_by_the_migrated_database(connection: Connection) -> None:
+    for module in pkgutil.walk_packages(pemba.storage.__path__, "pemba.storage."):
+        if ".migrations" not in module.name:
+            importlib.import_module(module.name)
+    assert len(Statement.every) > 50
+    for statement in Statement.every:
+        await connection.prepare(statement.sql)

@@ -1,0 +1,114 @@
+"""Records to tuples."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pemba import projection
+from pemba.model import (
+    Membership,
+    ObjectRef,
+    Operation,
+    Role,
+    SubjectRef,
+    TenantId,
+    Tuple,
+    Workspace,
+    WorkspaceId,
+    WorkspaceKind,
+    decode_id,
+    encode_id,
+)
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+TENANT = TenantId("ten_01h455vb4pex5vsknk084sn02q")
+ROOT = Workspace(
+    TENANT, WorkspaceId("ws_root"), None, "root", "Acme", WorkspaceKind.ROOT, None, None, None, NOW, NOW, "1"
+)
+CHILD = replace(ROOT, id=WorkspaceId("ws_child"), parent_id=ROOT.id, kind=WorkspaceKind.SHARED)
+ALICE = SubjectRef("user", "alice@acme.example")
+ROLE = Membership(TENANT, CHILD.id, ALICE, Role.OWNER, NOW, NOW, None, "1")
+
+ids = st.text(min_size=1, max_size=60)
+
+
+@given(ids)
+def test_an_encoded_id_is_in_spicedbs_alphabet_and_comes_back(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return
+    encoded = encode_id(text)
+    assert set(encoded) <= set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-=")
+    assert decode_id(encoded) == text
+
+
+def test_two_ids_never_become_one() -> None:
+    assert encode_id("a=40b") != encode_id("a@b")
+
+
+def test_the_root_hangs_from_the_tenant_and_the_others_from_their_parents() -> None:
+    assert [str(t) for t in projection.workspace_tuples(ROOT)] == [
+        f"workspace:{TENANT}/ws_root#tenant@tenant:{TENANT}/{TENANT}"
+    ]
+    assert [str(t) for t in projection.workspace_tuples(CHILD)] == [
+        f"workspace:{TENANT}/ws_child#parent@workspace:{TENANT}/ws_root"
+    ]
+
+
+def test_what_is_archived_projects_nothing() -> None:
+    assert not projection.workspace_tuples(replace(CHILD, archive_time=NOW, archived_with=CHILD.id))
+    assert not projection.membership_tuples(ROLE, subject_is_active=True, object_is_archived=True)
+
+
+def test_a_role_is_one_tuple_and_none_for_a_user_who_is_not_active() -> None:
+    found = projection.membership_tuples(ROLE, subject_is_active=True, object_is_archived=False)
+    assert [str(t) for t in found] == [f"workspace:{TENANT}/ws_child#owner@user:alice=40acme=2Eexample"]
+    assert not projection.membership_tuples(ROLE, subject_is_active=False, object_is_archived=False)
+
+
+def test_a_role_on_the_tenant_is_on_the_tenants_own_object() -> None:
+    role = replace(ROLE, workspace_id=None, role=Role.ADMIN)
+    found = projection.membership_tuples(role, subject_is_active=True, object_is_archived=False)
+    assert [t.resource for t in found] == [ObjectRef("tenant", f"{TENANT}/{TENANT}")]
+
+
+tuples = st.frozensets(
+    st.builds(
+        lambda n, r: Tuple(ObjectRef("workspace", f"t/{n}"), r, SubjectRef("user", "alice")),
+        st.integers(0, 5),
+        st.sampled_from(list(Role)),
+    )
+)
+
+
+@given(tuples, tuples)
+def test_a_difference_turns_what_was_into_what_is_with_deletes_first(
+    before: frozenset[Tuple], after: frozenset[Tuple]
+) -> None:
+    operations = projection.difference(before, after)
+    held = set(before)
+    for operation in operations:
+        (held.add if operation.operation is Operation.TOUCH else held.discard)(operation.tuple)
+    assert held == after
+    kinds = [operation.operation for operation in operations]
+    assert kinds == sorted(kinds)  # "delete" before "touch"
+    assert len({operation.tuple for operation in operations}) == len(operations)
+
+
+@pytest.mark.parametrize(
+    "text", ["workspace:t/w#owner@user:a=40b", "workspace:t/w#admin@group:t/g#member", "tenant:t/t#admin@api_key:t/k"]
+)
+def test_a_tuples_text_comes_back(text: str) -> None:
+    assert str(Tuple.parse(text)) == text
+
+
+@pytest.mark.parametrize("text", ["", "workspace:w#owner", "workspace#owner@user:a", "workspace:w@user:a"])
+def test_what_is_no_tuple_is_an_error(text: str) -> None:
+    with pytest.raises(ValueError, match="not a tuple"):
+        Tuple.parse(text)
