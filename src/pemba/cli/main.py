@@ -12,15 +12,15 @@ from pemba.cli.failure import Problem, report
 from pemba.cli.options import with_call_options
 from pemba.cli.output import Output
 
+CONTENTS = ("dev", "serve", "relay", "db", "tenant", "workspace", "member", "check", "outbox")
 RUN, SET_UP, RECORDS, ASK, OPERATE = "Run", "Set up", "Records", "Ask", "Operate"
 
 
 class TableOfContents(TyperGroup):
-    """Chapters in the order of use; by itself Typer lists every group after every command."""
+    """Commands in the order of CONTENTS; by itself Typer lists every group after every command."""
 
     def list_commands(self, _: object) -> list[str]:
-        chapters = [RUN, SET_UP, RECORDS, ASK, OPERATE]
-        return sorted(self.commands, key=lambda name: chapters.index(str(self.commands[name].rich_help_panel)))
+        return sorted(self.commands, key=CONTENTS.index)
 
 
 app = typer.Typer(
