@@ -262,7 +262,9 @@ class BatchCheckResponse(_message.Message):
     RESULTS_FIELD_NUMBER: _builtins.int
     TOKEN_FIELD_NUMBER: _builtins.int
     token: _builtins.str
-    """The position that every decision is at least as fresh as; empty where no item has a decision."""
+    """The position that every decision is at least as fresh as; empty where no item has one, and where the items are of
+    more tenants (16) than a token can name.
+    """
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___BatchCheckResult]:
         """One for each item, in their order."""

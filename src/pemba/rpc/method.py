@@ -1,0 +1,130 @@
+"""The one wrapper around every method: from bytes and metadata to bytes, or to a status with details."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import structlog
+from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.message_factory import GetMessageClass
+
+from pemba.errors import PembaError, invalid_field
+from pemba.rpc.authentication import SystemKeys
+from pemba.rpc.context import TENANT, WORKSPACE, Call, CallMetadata, caller_of
+from pemba.rpc.errors import public_error, to_status
+from pemba.rpc.scopes import SCOPES, require_scope
+from pemba.telemetry import RPC_SECONDS, Event
+
+DETAILS_KEY = "grpc-status-details-bin"
+
+Handler = Callable[[Any, Call], Awaitable[Message]]
+Context = grpc.aio.ServicerContext[bytes, bytes]
+Readiness = Callable[[], None]
+"""Raises Unavailable while the process cannot serve, SCHEMA_MISMATCH for instance.  Must not block."""
+
+_CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """What every call passes before its message is read."""
+
+    authenticator: SystemKeys
+    readiness: Readiness
+    default_deadline_seconds: float
+
+
+class Method:
+    """One unary method as gRPC's core calls it."""
+
+    def __init__(self, descriptor: MethodDescriptor, handler: Handler, gate: Gate) -> None:
+        self._name = f"/{descriptor.containing_service.full_name}/{descriptor.name}"
+        self._scope = SCOPES[self._name]
+        self._handler = handler
+        self._gate = gate
+        self._request_type: type[Message] = GetMessageClass(descriptor.input_type)
+        fields = descriptor.input_type.fields_by_name
+        self._names_tenant = "tenant_id" in fields
+        self._names_workspace = "workspace_id" in fields
+        # Where the tenant is one of several ways to name it, an empty id was not forgotten.
+        self._fills_tenant = self._names_tenant and fields["tenant_id"].containing_oneof is None
+        self._seconds = {code: RPC_SECONDS.labels(descriptor.full_name, code.name) for code in grpc.StatusCode}
+
+    async def serve(self, body: bytes, context: Context) -> bytes:
+        """Answer one call.  Its log context lives in the task that gRPC makes for each call, and ends with it."""
+        started = asyncio.get_running_loop().time()
+        metadata = CallMetadata(context.invocation_metadata() or ())
+        request_id = metadata.request_id()
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(request_id=request_id, method=self._name)
+        code = grpc.StatusCode.CANCELLED
+        try:
+            answer = await self._answer(body, metadata, request_id, started, context)
+            code = grpc.StatusCode.OK
+            return answer
+        except Exception as error:  # noqa: BLE001 - the boundary: what is not ours becomes an internal error, logged
+            status = to_status(_public(error), request_id)
+            code = _CODES[status.code]
+            await context.abort(code, status.message, ((DETAILS_KEY, status.SerializeToString()),))
+        finally:
+            seconds = asyncio.get_running_loop().time() - started
+            self._seconds[code].observe(seconds)
+            log.debug("rpc", code=code.name, seconds=round(seconds, 6))
+
+    async def _answer(
+        self, body: bytes, metadata: CallMetadata, request_id: str, started: float, context: Context
+    ) -> bytes:
+        credential = self._gate.authenticator.authenticate(metadata.authorization())
+        require_scope(credential.scopes, self._scope)
+        self._gate.readiness()
+        call = Call(
+            caller=caller_of(credential, metadata, request_id, context.peer()),
+            method=self._name,
+            deadline=started + self._seconds_left(context),
+            tenant_id=metadata.tenant_id(),
+            workspace_id=metadata.workspace_id(),
+        )
+        request = self._parse(body)
+        self._confine(request, call)
+        async with asyncio.timeout_at(call.deadline):
+            response = await self._handler(request, call)
+        return response.SerializeToString()
+
+    def _seconds_left(self, context: Context) -> float:
+        longest = self._gate.default_deadline_seconds
+        remaining: float | None = context.time_remaining()  # None where the caller set no deadline
+        return longest if remaining is None else min(remaining, longest)
+
+    def _parse(self, body: bytes) -> Any:
+        try:
+            return self._request_type.FromString(body)
+        except DecodeError as error:
+            raise invalid_field("request", f"is not a {self._request_type.DESCRIPTOR.full_name}") from error
+
+    def _confine(self, request: Any, call: Call) -> None:
+        """Fill in the tenant that the metadata names, and refuse a message that names another one."""
+        if self._names_tenant and call.tenant_id is not None:
+            if self._fills_tenant and not request.tenant_id:
+                request.tenant_id = call.tenant_id
+            _require_same("tenant_id", request.tenant_id, call.tenant_id, TENANT)
+        if self._names_workspace and call.workspace_id is not None:
+            _require_same("workspace_id", request.workspace_id, call.workspace_id, WORKSPACE)
+
+
+def _require_same(field: str, value: str, confined_to: str, key: str) -> None:
+    if value not in ("", confined_to):
+        raise invalid_field(field, f"contradicts the metadata {key}")
+
+
+def _public(error: Exception) -> PembaError:
+    public = public_error(error)
+    if not isinstance(error, (PembaError, TimeoutError)):
+        log.exception(Event.RPC_FAILED)
+    return public

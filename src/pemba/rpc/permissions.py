@@ -1,0 +1,120 @@
+"""PermissionService."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from google.protobuf.json_format import MessageToDict, SerializeToJsonError
+from google.protobuf.struct_pb2 import Struct
+
+from pemba.authorizer import Answer, Authorizer, Consistency, Decision, Question
+from pemba.errors import InvalidRequest, PembaError, Reason, invalid_field
+from pemba.model import TenantId
+from pemba.rpc.context import TENANT, Call
+from pemba.rpc.errors import to_status
+from pemba.rpc.validation import Fields
+from pemba.v1 import types_pb2
+from pemba.v1.errors_pb2 import ErrorReason
+from pemba.v1.permissions_pb2 import (
+    DECISION_ALLOWED,
+    DECISION_CONDITIONAL,
+    DECISION_DENIED,
+    BatchCheckItem,
+    BatchCheckRequest,
+    BatchCheckResponse,
+    BatchCheckResult,
+    CheckRequest,
+    CheckResponse,
+)
+
+MAX_ITEMS = 1000
+MAX_CONTEXT_BYTES = 4096
+
+_DECISIONS = {
+    Decision.ALLOWED: DECISION_ALLOWED,
+    Decision.DENIED: DECISION_DENIED,
+    Decision.CONDITIONAL: DECISION_CONDITIONAL,
+}
+_REASONS: dict[Reason | None, ErrorReason.ValueType] = {
+    None: ErrorReason.ERROR_REASON_UNSPECIFIED,
+    **{reason: ErrorReason.Value(f"ERROR_REASON_{reason}") for reason in Reason},
+}
+_NO_CONTEXT: Mapping[str, object] = {}
+
+
+class Permissions:
+    def __init__(self, authorizer: Authorizer) -> None:
+        self._authorizer = authorizer
+
+    async def check(self, request: CheckRequest, call: Call) -> CheckResponse:
+        tenant_id, question = _read(request, request.tenant_id)
+        answer = await self._authorizer.check(
+            call.caller, tenant_id, question, _consistency(request.consistency), call.deadline
+        )
+        return CheckResponse(
+            decision=_DECISIONS[answer.decision],
+            reason=_REASONS[answer.reason],
+            missing_context=answer.missing_context,
+            token=answer.token,
+        )
+
+    async def batch_check(self, request: BatchCheckRequest, call: Call) -> BatchCheckResponse:
+        if not 0 < len(request.items) <= MAX_ITEMS:
+            raise invalid_field("items", f"takes 1 to {MAX_ITEMS}")
+        read = [_read_item(item, request.tenant_id, call) for item in request.items]
+        questions = [item for item in read if not isinstance(item, InvalidRequest)]
+        token = ""
+        answers: tuple[Answer | PembaError, ...] = ()
+        if questions:
+            batch = await self._authorizer.batch_check(
+                call.caller, questions, _consistency(request.consistency), call.deadline
+            )
+            answers, token = batch.results, batch.token
+        answered = iter(answers)
+        results = [item if isinstance(item, InvalidRequest) else next(answered) for item in read]
+        return BatchCheckResponse(results=[_result(result, call.caller.request_id) for result in results], token=token)
+
+
+def _read(item: CheckRequest | BatchCheckItem, tenant_id: str) -> tuple[TenantId, Question]:
+    with Fields() as fields:
+        tenant = fields.tenant_id("tenant_id", tenant_id)
+        resource = fields.object("resource", item.resource)
+        permission = fields.permission("permission", resource.type, item.permission)
+        subject = fields.subject("subject", item.subject)
+        context = _context(fields, item.context) if item.HasField("context") else _NO_CONTEXT
+    return tenant, Question(resource, permission, subject, context)
+
+
+def _read_item(item: BatchCheckItem, tenant_id: str, call: Call) -> tuple[TenantId, Question] | InvalidRequest:
+    try:
+        if item.tenant_id and call.tenant_id not in (None, item.tenant_id):
+            raise invalid_field("tenant_id", f"contradicts the metadata {TENANT}")
+        return _read(item, item.tenant_id or tenant_id)
+    except InvalidRequest as error:
+        return error
+
+
+def _context(fields: Fields, context: Struct) -> dict[str, Any]:
+    if context.ByteSize() > MAX_CONTEXT_BYTES:
+        fields.wrong("context", f"takes at most {MAX_CONTEXT_BYTES} bytes")
+        return {}
+    try:
+        return MessageToDict(context)
+    except SerializeToJsonError:
+        fields.wrong("context", "takes finite numbers only")
+        return {}
+
+
+def _consistency(message: types_pb2.Consistency) -> Consistency:
+    return Consistency(message.at_least_as_fresh, message.fully_consistent, message.minimize_latency)
+
+
+def _result(result: Answer | PembaError, request_id: str) -> BatchCheckResult:
+    if isinstance(result, PembaError):
+        return BatchCheckResult(error=to_status(result, request_id))
+    return BatchCheckResult(
+        decision=_DECISIONS[result.decision],
+        reason=_REASONS[result.reason],
+        missing_context=result.missing_context,
+    )

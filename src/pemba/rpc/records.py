@@ -1,0 +1,75 @@
+"""Records as messages."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from pemba.model import Membership, Role, Tenant, TenantStatus, Workspace, WorkspaceKind
+from pemba.v1 import memberships_pb2, tenants_pb2, types_pb2, workspaces_pb2
+
+_STATUSES = {
+    TenantStatus.ACTIVE: tenants_pb2.TENANT_STATUS_ACTIVE,
+    TenantStatus.SUSPENDED: tenants_pb2.TENANT_STATUS_SUSPENDED,
+}
+_KINDS = {
+    WorkspaceKind.ROOT: workspaces_pb2.WORKSPACE_KIND_ROOT,
+    WorkspaceKind.SHARED: workspaces_pb2.WORKSPACE_KIND_SHARED,
+    WorkspaceKind.PERSONAL: workspaces_pb2.WORKSPACE_KIND_PERSONAL,
+}
+_ROLES = {
+    Role.VIEWER: types_pb2.ROLE_VIEWER,
+    Role.MEMBER: types_pb2.ROLE_MEMBER,
+    Role.ADMIN: types_pb2.ROLE_ADMIN,
+    Role.OWNER: types_pb2.ROLE_OWNER,
+}
+
+
+def tenant(record: Tenant) -> tenants_pb2.Tenant:
+    return tenants_pb2.Tenant(
+        id=record.id,
+        slug=record.slug,
+        name=record.name,
+        status=_STATUSES[record.status],
+        create_time=_timestamp(record.create_time),
+        update_time=_timestamp(record.update_time),
+        etag=record.etag,
+    )
+
+
+def workspace(record: Workspace) -> workspaces_pb2.Workspace:
+    return workspaces_pb2.Workspace(
+        id=record.id,
+        tenant_id=record.tenant_id,
+        parent_id=record.parent_id or "",
+        slug=record.slug,
+        name=record.name,
+        kind=_KINDS[record.kind],
+        archive_time=None if record.archive_time is None else _timestamp(record.archive_time),
+        archived_with=record.archived_with or "",
+        creator_id=record.creator_id or "",
+        create_time=_timestamp(record.create_time),
+        update_time=_timestamp(record.update_time),
+        etag=record.etag,
+    )
+
+
+def membership(record: Membership) -> memberships_pb2.Membership:
+    object_, subject = record.object, record.subject
+    return memberships_pb2.Membership(
+        tenant_id=record.tenant_id,
+        object=types_pb2.ObjectRef(type=object_.type, id=object_.id),
+        subject=types_pb2.SubjectRef(type=subject.type, id=subject.id, relation=subject.relation),
+        role=_ROLES[record.role],
+        join_time=_timestamp(record.join_time),
+        update_time=_timestamp(record.update_time),
+        invited_by=record.invited_by or "",
+        etag=record.etag,
+    )
+
+
+def _timestamp(time: datetime) -> Timestamp:
+    stamp = Timestamp()
+    stamp.FromDatetime(time)
+    return stamp

@@ -1,0 +1,37 @@
+"""The scope that each method takes: the only such table.  A method that is not in it is not served."""
+
+from __future__ import annotations
+
+from pemba.errors import Forbidden, Reason
+from pemba.model import Scope
+
+SCOPES: dict[str, Scope] = {
+    "/pemba.v1.PermissionService/Check": Scope.CHECK,
+    "/pemba.v1.PermissionService/BatchCheck": Scope.CHECK,
+    "/pemba.v1.TenantService/CreateTenant": Scope.WRITE,
+    "/pemba.v1.TenantService/GetTenant": Scope.READ,
+    "/pemba.v1.TenantService/ListTenants": Scope.READ,
+    "/pemba.v1.TenantService/UpdateTenant": Scope.WRITE,
+    "/pemba.v1.TenantService/SuspendTenant": Scope.WRITE,
+    "/pemba.v1.TenantService/ActivateTenant": Scope.WRITE,
+    "/pemba.v1.WorkspaceService/CreateWorkspace": Scope.WRITE,
+    "/pemba.v1.WorkspaceService/GetWorkspace": Scope.READ,
+    "/pemba.v1.WorkspaceService/ListWorkspaces": Scope.READ,
+    "/pemba.v1.WorkspaceService/UpdateWorkspace": Scope.WRITE,
+    "/pemba.v1.WorkspaceService/MoveWorkspace": Scope.WRITE,
+    "/pemba.v1.WorkspaceService/ArchiveWorkspace": Scope.WRITE,
+    "/pemba.v1.WorkspaceService/UnarchiveWorkspace": Scope.WRITE,
+    "/pemba.v1.WorkspaceService/DeleteWorkspace": Scope.WRITE,
+    "/pemba.v1.MembershipService/SetRole": Scope.WRITE,
+    "/pemba.v1.MembershipService/SetRoles": Scope.WRITE,
+    "/pemba.v1.MembershipService/GetMembership": Scope.READ,
+    "/pemba.v1.MembershipService/RemoveMember": Scope.WRITE,
+    "/pemba.v1.MembershipService/TransferOwnership": Scope.WRITE,
+    "/pemba.v1.MembershipService/ListMembers": Scope.READ,
+}
+
+
+def require_scope(held: frozenset[Scope], needed: Scope) -> None:
+    """Raises Forbidden (SCOPE_MISSING), which names the scope."""
+    if needed not in held:
+        raise Forbidden(Reason.SCOPE_MISSING, f"the key lacks the scope `{needed}`", {"scope": needed})

@@ -1,0 +1,183 @@
+"""The shape of requests: what is wrong with a message's fields, all of it at once."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from types import TracebackType
+from typing import Self
+
+from pemba.errors import FieldViolation, InvalidRequest, Reason
+from pemba.model import (
+    MAX_NAME_CHARACTERS,
+    PERMISSIONS,
+    RESERVED_SLUGS,
+    SLUG_RULE,
+    TENANT_ROLES,
+    WORKSPACE_ROLES,
+    ObjectRef,
+    Role,
+    SubjectRef,
+    TenantId,
+    UserId,
+    WorkspaceId,
+    is_slug,
+    is_typeid,
+    is_user_id,
+)
+from pemba.v1 import types_pb2
+from pemba.v1.tenants_pb2 import UpdateTenantRequest
+from pemba.v1.workspaces_pb2 import UpdateWorkspaceRequest
+
+DEFAULT_PAGE_SIZE = 100
+MAX_PAGE_SIZE = 1000
+MAX_PATH_CHARACTERS = 2048
+
+ROLES: dict[int, Role] = {
+    types_pb2.ROLE_VIEWER: Role.VIEWER,
+    types_pb2.ROLE_MEMBER: Role.MEMBER,
+    types_pb2.ROLE_ADMIN: Role.ADMIN,
+    types_pb2.ROLE_OWNER: Role.OWNER,
+}
+OBJECT_PREFIXES = {"tenant": "ten", "workspace": "ws"}
+OBJECT_ROLES = {"tenant": TENANT_ROLES, "workspace": WORKSPACE_ROLES}
+_SUBJECTS = "takes user:ID, group:grp_...#member or api_key:key_..."
+
+
+class Fields:
+    """Reads the fields of one request and notes what is wrong with them::
+
+        with Fields() as fields:
+            tenant_id = fields.tenant_id("tenant_id", request.tenant_id)
+
+    The end of the block raises InvalidRequest with every violation; what was read is good after it, and not before.
+    """
+
+    __slots__ = ("_reason", "_violations")
+
+    def __init__(self) -> None:
+        self._violations: list[FieldViolation] = []
+        self._reason = Reason.INVALID_FIELD
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._violations and error is None:
+            reason = self._reason if len(self._violations) == 1 else Reason.INVALID_FIELD
+            raise InvalidRequest(self._violations, reason)
+
+    def wrong(self, field: str, description: str, reason: Reason = Reason.INVALID_FIELD) -> None:
+        """Note a violation; `reason` is the error's where it is the only one."""
+        self._violations.append(FieldViolation(field, description))
+        self._reason = reason
+
+    def tenant_id(self, field: str, value: str) -> TenantId:
+        if not is_typeid("ten", value):
+            self.wrong(field, "takes a tenant id, `ten_...`" if value else "is required: a tenant id, `ten_...`")
+        return TenantId(value)
+
+    def workspace_id(self, field: str, value: str) -> WorkspaceId:
+        if not is_typeid("ws", value):
+            self.wrong(field, "takes a workspace id, `ws_...`" if value else "is required: a workspace id, `ws_...`")
+        return WorkspaceId(value)
+
+    def user_id(self, field: str, value: str) -> UserId:
+        if not is_user_id(value):
+            self.wrong(field, "takes a user id: 1 to 256 bytes, printable, no blank at either end")
+        return UserId(value)
+
+    def optional_user_id(self, field: str, value: str) -> UserId | None:
+        return self.user_id(field, value) if value else None
+
+    def new_slug(self, field: str, value: str) -> str:
+        """A slug that a new record may have: reserved words are SLUG_RESERVED."""
+        if value in RESERVED_SLUGS:
+            self.wrong(field, f"{value} is a reserved word", Reason.SLUG_RESERVED)
+        return self.slug(field, value)
+
+    def slug(self, field: str, value: str) -> str:
+        if not is_slug(value) and value not in RESERVED_SLUGS:
+            self.wrong(field, SLUG_RULE)
+        return value
+
+    def path(self, field: str, value: str) -> str:
+        """Slugs below the root, `eng/backend`; empty for the root."""
+        if len(value) > MAX_PATH_CHARACTERS or (value and not all(is_slug(slug) for slug in value.split("/"))):
+            self.wrong(field, "takes slugs from below the root down, `eng/backend`; empty: the root")
+        return value
+
+    def name(self, field: str, value: str) -> str:
+        if not 0 < len(value) <= MAX_NAME_CHARACTERS or not value.isprintable() or value != value.strip():
+            self.wrong(field, f"takes 1 to {MAX_NAME_CHARACTERS} printable characters, no blank at either end")
+        return value
+
+    def new_name(self, request: UpdateTenantRequest | UpdateWorkspaceRequest) -> str | None:
+        """The new name where it is to change: where the mask has it (or `*`), or without a mask where it is set."""
+        paths = request.update_mask.paths
+        unknown = next((path for path in paths if path not in ("name", "*")), None)
+        if unknown is not None:
+            self.wrong("update_mask", f"has no field {unknown[:64]!r}; it takes name")
+        changes = bool(paths) or request.HasField("name")
+        return self.name("name", request.name) if changes else None
+
+    def page_size(self, value: int) -> int:
+        """1 to 1,000: none is 100, more is 1,000 (AIP-158)."""
+        if value < 0:
+            self.wrong("page_size", "takes 0 or more")
+        return min(value, MAX_PAGE_SIZE) or DEFAULT_PAGE_SIZE
+
+    def not_supported(self, field: str, value: object) -> None:
+        if value:
+            self.wrong(field, "is not supported yet: leave it empty")
+
+    def object(self, field: str, ref: types_pb2.ObjectRef) -> ObjectRef:
+        """The tenant or a workspace."""
+        prefix = OBJECT_PREFIXES.get(ref.type)
+        if prefix is None:
+            self.wrong(f"{field}.type", _unknown("type", ref.type, OBJECT_PREFIXES))
+        elif not is_typeid(prefix, ref.id):
+            self.wrong(f"{field}.id", f"takes a {ref.type} id, `{prefix}_...`")
+        return ObjectRef(ref.type, ref.id)
+
+    def permission(self, field: str, type_: str, value: str) -> str:
+        """A permission that objects of this type have."""
+        known = PERMISSIONS.get(type_)
+        if known is not None and value not in known:
+            self.wrong(field, _unknown(f"permission on a {type_}", value, known))
+        return value
+
+    def subject(self, field: str, ref: types_pb2.SubjectRef) -> SubjectRef:
+        """Whoever can be asked about: a user, the members of a group, an API key."""
+        if ref.type == "user":
+            self.user_id(f"{field}.id", ref.id)
+        elif ref.type not in ("group", "api_key"):
+            self.wrong(f"{field}.type", _unknown("type", ref.type, ("user", "group", "api_key")))
+        elif not is_typeid("grp" if ref.type == "group" else "key", ref.id):
+            self.wrong(f"{field}.id", _SUBJECTS)
+        elif ref.type == "group" and ref.relation != "member":
+            self.wrong(f"{field}.relation", _SUBJECTS)
+        if ref.type in ("user", "api_key") and ref.relation:
+            self.wrong(f"{field}.relation", f"takes nothing: a {ref.type} has no relations")
+        return SubjectRef(ref.type, ref.id, ref.relation)
+
+    def user_subject(self, field: str, ref: types_pb2.SubjectRef) -> SubjectRef:
+        """Whoever can have a role: a user, for now."""
+        if ref.type in ("group", "api_key"):
+            self.wrong(f"{field}.type", f"takes `user`; roles of a {ref.type} are not available yet")
+            return SubjectRef(ref.type, ref.id, ref.relation)
+        return self.subject(field, ref)
+
+    def role(self, field: str, object_type: str, value: int) -> Role:
+        """A role that objects of this type have."""
+        allowed = OBJECT_ROLES.get(object_type, WORKSPACE_ROLES)
+        role = ROLES.get(value)
+        if role is None or role not in allowed:
+            names = ", ".join(f"ROLE_{role.name}" for role in allowed)
+            self.wrong(field, f"takes a role that a {object_type} has: {names}" if role else f"takes one of {names}")
+        return role or Role.VIEWER
+
+
+def _unknown(what: str, value: str, known: Collection[str]) -> str:
+    return f"there is no {what} {value[:64]!r}; there are {', '.join(known)}"

@@ -1,0 +1,152 @@
+"""WorkspaceService."""
+
+from __future__ import annotations
+
+from pemba.model import TenantId, WorkspaceId
+from pemba.rpc import records
+from pemba.rpc.context import Call
+from pemba.rpc.validation import Fields
+from pemba.service.workspaces import WorkspaceService
+from pemba.v1.workspaces_pb2 import (
+    WORKSPACE_KIND_PERSONAL,
+    WORKSPACE_KIND_SHARED,
+    WORKSPACE_KIND_UNSPECIFIED,
+    ArchiveWorkspaceRequest,
+    ArchiveWorkspaceResponse,
+    CreateWorkspaceRequest,
+    CreateWorkspaceResponse,
+    DeleteWorkspaceRequest,
+    DeleteWorkspaceResponse,
+    GetWorkspaceRequest,
+    GetWorkspaceResponse,
+    ListWorkspacesRequest,
+    ListWorkspacesResponse,
+    MoveWorkspaceRequest,
+    MoveWorkspaceResponse,
+    UnarchiveWorkspaceRequest,
+    UnarchiveWorkspaceResponse,
+    UpdateWorkspaceRequest,
+    UpdateWorkspaceResponse,
+)
+
+
+class Workspaces:
+    def __init__(self, service: WorkspaceService) -> None:
+        self._service = service
+
+    async def create_workspace(self, request: CreateWorkspaceRequest, call: Call) -> CreateWorkspaceResponse:
+        with Fields() as fields:
+            tenant_id = fields.tenant_id("tenant_id", request.tenant_id)
+            parent_id = fields.workspace_id("parent_id", request.parent_id)
+            slug = fields.new_slug("slug", request.slug)
+            name = fields.name("name", request.name)
+            owner = fields.optional_user_id("owner", request.owner)
+            _require_shared(fields, request)
+        changed = await self._service.create_workspace(
+            call.caller,
+            tenant_id,
+            parent_id=parent_id,
+            slug=slug,
+            name=name,
+            owner=owner,
+            options=call.options(request),
+        )
+        return CreateWorkspaceResponse(workspace=records.workspace(changed.record), token=changed.token)
+
+    async def get_workspace(self, request: GetWorkspaceRequest, call: Call) -> GetWorkspaceResponse:
+        by_path = request.WhichOneof("workspace") == "path"
+        with Fields() as fields:
+            tenant_id = fields.tenant_id("tenant_id", request.tenant_id)
+            path = fields.path("path", request.path) if by_path else None
+            workspace_id = None if by_path else fields.workspace_id("workspace_id", request.workspace_id)
+        found = await self._service.get_workspace(call.caller, tenant_id, workspace_id=workspace_id, path=path)
+        return GetWorkspaceResponse(workspace=records.workspace(found.record), token=found.token)
+
+    async def list_workspaces(self, request: ListWorkspacesRequest, call: Call) -> ListWorkspacesResponse:
+        with Fields() as fields:
+            tenant_id = fields.tenant_id("tenant_id", request.tenant_id)
+            parent_id = fields.workspace_id("parent_id", request.parent_id) if request.parent_id else None
+            page_size = fields.page_size(request.page_size)
+            fields.not_supported("order_by", request.order_by)
+            fields.not_supported("filter", request.filter)
+        page = await self._service.list_workspaces(
+            call.caller,
+            tenant_id,
+            parent_id=parent_id,
+            recursive=request.recursive,
+            include_archived=request.include_archived,
+            page_size=page_size,
+            page_token=request.page_token,
+        )
+        return ListWorkspacesResponse(
+            workspaces=[records.workspace(record) for record in page.records],
+            next_page_token=page.next_page_token,
+            token=page.token,
+        )
+
+    async def update_workspace(self, request: UpdateWorkspaceRequest, call: Call) -> UpdateWorkspaceResponse:
+        with Fields() as fields:
+            tenant_id, workspace_id = _named(fields, request)
+            name = fields.new_name(request)
+        changed = await self._service.update_workspace(
+            call.caller, tenant_id, workspace_id, name=name, options=call.options(request)
+        )
+        return UpdateWorkspaceResponse(workspace=records.workspace(changed.record), token=changed.token)
+
+    async def move_workspace(self, request: MoveWorkspaceRequest, call: Call) -> MoveWorkspaceResponse:
+        with Fields() as fields:
+            tenant_id, workspace_id = _named(fields, request)
+            new_parent_id = fields.workspace_id("new_parent_id", request.new_parent_id)
+        changed = await self._service.move_workspace(
+            call.caller, tenant_id, workspace_id, new_parent_id=new_parent_id, options=call.options(request)
+        )
+        return MoveWorkspaceResponse(workspace=records.workspace(changed.record), token=changed.token)
+
+    async def archive_workspace(self, request: ArchiveWorkspaceRequest, call: Call) -> ArchiveWorkspaceResponse:
+        with Fields() as fields:
+            tenant_id, workspace_id = _named(fields, request)
+        changed = await self._service.archive_workspace(
+            call.caller, tenant_id, workspace_id, options=call.options(request)
+        )
+        return ArchiveWorkspaceResponse(workspace=records.workspace(changed.record), token=changed.token)
+
+    async def unarchive_workspace(self, request: UnarchiveWorkspaceRequest, call: Call) -> UnarchiveWorkspaceResponse:
+        with Fields() as fields:
+            tenant_id, workspace_id = _named(fields, request)
+        changed = await self._service.unarchive_workspace(
+            call.caller, tenant_id, workspace_id, options=call.options(request)
+        )
+        return UnarchiveWorkspaceResponse(workspace=records.workspace(changed.record), token=changed.token)
+
+    async def delete_workspace(self, request: DeleteWorkspaceRequest, call: Call) -> DeleteWorkspaceResponse:
+        with Fields() as fields:
+            tenant_id, workspace_id = _named(fields, request)
+        changed = await self._service.delete_workspace(
+            call.caller, tenant_id, workspace_id, options=call.options(request)
+        )
+        return DeleteWorkspaceResponse(workspace=records.workspace(changed.record), token=changed.token)
+
+
+_Named = (
+    UpdateWorkspaceRequest
+    | MoveWorkspaceRequest
+    | ArchiveWorkspaceRequest
+    | UnarchiveWorkspaceRequest
+    | DeleteWorkspaceRequest
+)
+
+
+def _named(fields: Fields, request: _Named) -> tuple[TenantId, WorkspaceId]:
+    return (
+        fields.tenant_id("tenant_id", request.tenant_id),
+        fields.workspace_id("workspace_id", request.workspace_id),
+    )
+
+
+def _require_shared(fields: Fields, request: CreateWorkspaceRequest) -> None:
+    if request.kind == WORKSPACE_KIND_PERSONAL:
+        fields.wrong("kind", "personal workspaces are not available yet; takes WORKSPACE_KIND_SHARED")
+    elif request.kind not in (WORKSPACE_KIND_UNSPECIFIED, WORKSPACE_KIND_SHARED):
+        fields.wrong("kind", "takes WORKSPACE_KIND_SHARED; a root is made with its tenant")
+    if request.personal_user_id:
+        fields.wrong("personal_user_id", "personal workspaces are not available yet: leave it empty")
