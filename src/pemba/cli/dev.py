@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.status import Status
 
 from pemba.config import DEFAULT_GRPC_PORT, DEFAULT_HTTP_PORT, DevSettings, load
-from pemba.dev.parts import Options
-from pemba.dev.process import StartError
 from pemba.dev.ready import Ready
-from pemba.dev.stack import run
 from pemba.errors import ConfigError
 
 _SECONDS_BETWEEN_LINES = 10.0
@@ -36,6 +32,13 @@ def dev(
     ] = None,
 ) -> None:
     """Run Pemba on this machine: PostgreSQL, SpiceDB, the API and the relay, until Ctrl-C."""
+    try:  # the servers' packages are an extra of their own: other commands go without
+        from pemba.dev.parts import Options
+        from pemba.dev.process import StartError
+        from pemba.dev.stack import run
+    except ModuleNotFoundError as missing:
+        print(f"pemba dev: {missing}; it needs more packages: pip install 'pemba[dev-stack]'", file=sys.stderr)
+        raise typer.Exit(1) from None
     progress = _Progress()
     try:
         options = Options(
@@ -57,8 +60,10 @@ class _Progress:
     """A Reporter on stderr: a spinner on a terminal, lines elsewhere."""
 
     def __init__(self) -> None:
+        from rich.console import Console
+
         self._console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
-        self._status: Status | None = None
+        self._status: Any = None
         self._last_line = 0.0
 
     def step(self, text: str) -> None:

@@ -25,6 +25,7 @@ def _address(probe: socket.socket, name: str, port: int) -> str:
     probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # else a closed connection counts for a minute
     try:
         probe.bind((HOST, port))
+        probe.listen()  # two that are only bound may share a port
     except (OSError, OverflowError) as error:
         taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
         why = "another process listens there" if taken else str(error)

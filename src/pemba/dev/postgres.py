@@ -90,6 +90,11 @@ class Postgres(Server):
             self._init()
         self._remove_leftovers()
 
+    def stop(self) -> None:
+        super().stop()
+        if not self.socket_folder.is_relative_to(self.root):
+            shutil.rmtree(self.socket_folder, ignore_errors=True)
+
     def is_ready(self) -> bool:
         """Whether it accepts connections."""
         question = [binary("pg_isready"), "-q", "-t", "1", "-h", str(self.socket_folder)]

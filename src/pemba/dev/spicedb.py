@@ -11,7 +11,6 @@ from pemba.dev.ports import choose_ports
 from pemba.dev.postgres import Postgres
 from pemba.dev.process import Server, run
 
-_DATABASE = "spicedb"
 _QUIET = ("--skip-release-check=true", "--log-format=json")
 
 
@@ -21,11 +20,14 @@ class SpiceDB(Server):
     `postgres` has to run whenever this one is started, and is the caller's to start and stop.
     """
 
-    def __init__(self, program: Path, postgres: Postgres, key: str, *, log: Path, endpoint: str = "") -> None:
+    def __init__(
+        self, program: Path, postgres: Postgres, key: str, *, log: Path, endpoint: str = "", database: str = "spicedb"
+    ) -> None:
         super().__init__("spicedb", log)
         self.program = program
         self.postgres = postgres
         self.key = key
+        self.database = database
         self.endpoint = endpoint or choose_ports({"spicedb": 0})["spicedb"]
 
     def environment(self) -> dict[str, str]:
@@ -35,7 +37,7 @@ class SpiceDB(Server):
         return {
             **inherited,
             "SPICEDB_GRPC_PRESHARED_KEY": self.key,
-            "SPICEDB_DATASTORE_CONN_URI": f"postgres://postgres@/{_DATABASE}?host={folder}&sslmode=disable",
+            "SPICEDB_DATASTORE_CONN_URI": f"postgres://postgres@/{self.database}?host={folder}&sslmode=disable",
         }
 
     def command(self) -> list[str]:
@@ -49,7 +51,7 @@ class SpiceDB(Server):
         ]  # fmt: skip
 
     def prepare(self) -> None:
-        self.postgres.ensure_database(_DATABASE)
+        self.postgres.ensure_database(self.database)
         command = [str(self.program), "datastore", "migrate", "head", *_QUIET, "--datastore-engine=postgres"]
         run("spicedb datastore migrate", command, log=self.log, environment=self.environment())
 

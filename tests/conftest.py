@@ -1,0 +1,201 @@
+"""PostgreSQL and SpiceDB for the tests: embedded, or what PEMBA_DATABASE_URL and PEMBA_SPICEDB_ENDPOINT name, or
+containers (PEMBA_TEST_STACK=docker).
+
+The servers are shared by the whole session and start only if a test needs them, side by side.  A test gets a database
+of its own; in SpiceDB it shares the store, whose ids no two tenants share.  A test that stops a server, or empties
+it, takes one of its own (`own_postgres`, `own_spicedb`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from pemba.config import DevSettings, load
+from pemba.dev.backends import PostgresAccess, SpiceDBAccess
+from pemba.dev.postgres import Postgres
+from pemba.dev.process import Server
+from pemba.dev.spicedb import SpiceDB
+from pemba.dev.spicedb_binary import find_spicedb
+
+AnySpiceDB = SpiceDB | SpiceDBAccess
+AnyServer = TypeVar("AnyServer", bound=Server)
+
+
+class Starting:
+    """The servers that the collected tests need, being started side by side."""
+
+    def __init__(self, settings: DevSettings, folder: Path, progress: Callable[[str], None]) -> None:
+        self._settings = settings
+        self._folder = folder
+        self._progress = progress
+        self._running = ExitStack()
+        self._pool = ThreadPoolExecutor(3)
+        self._started: dict[str, Future[Any]] = {}
+
+    def get(self, name: str) -> Any:
+        """The server of that name, running; the first call starts it."""
+        return self.start(name).result()
+
+    def start(self, name: str) -> Future[Any]:
+        if name not in self._started:
+            begin: Callable[[], Any] = getattr(self, f"_{name}")
+            self._started[name] = self._pool.submit(begin)
+        return self._started[name]
+
+    def stop(self) -> None:
+        self._pool.shutdown()
+        self._running.close()
+
+    def _postgres(self) -> PostgresAccess:
+        log = self._folder / "psql.log"
+        if self._settings.database_url:
+            return PostgresAccess(self._settings.database_url, self._settings.database_url, log)
+        if self._settings.test_stack == "docker":
+            container: PostgresAccess = self._running.enter_context(_containers().postgres(log))
+            return container
+        server = self.run(Postgres(self._folder / "postgres", durable=False))
+        return PostgresAccess(server.url(), server.ensure_database("pemba", "pemba"), log)
+
+    def _spicedb_postgres(self) -> Postgres:
+        return self.run(Postgres(self._folder / "spicedb_postgres", durable=False))
+
+    def _spicedb_program(self) -> Path:
+        return find_spicedb(self._settings.cache_folder, self._progress)
+
+    def _spicedb(self) -> AnySpiceDB:
+        if self._settings.spicedb_endpoint:
+            return SpiceDBAccess(self._settings.spicedb_endpoint, self._settings.spicedb_key)
+        if self._settings.test_stack == "docker":
+            container: SpiceDBAccess = self._running.enter_context(_containers().spicedb())
+            return container
+        return self.own_spicedb("spicedb")
+
+    def own_spicedb(self, database: str) -> SpiceDB:
+        """A SpiceDB on a database of its own, without a schema."""
+        postgres, program = self.get("spicedb_postgres"), self.get("spicedb_program")
+        log = self._folder / f"{database}.log"
+        return self.run(SpiceDB(program, postgres, secrets.token_urlsafe(32), log=log, database=database))
+
+    def run(self, server: AnyServer) -> AnyServer:
+        """Start a server that the end of the session stops."""
+        self._running.callback(server.stop)
+        server.start()
+        return server
+
+
+def _containers() -> Any:
+    from pemba.dev import containers  # needs packages that only tests have
+
+    why_not = containers.why_no_engine()
+    if why_not is not None:
+        pytest.skip(why_not)
+    return containers
+
+
+@pytest.fixture(scope="session")
+def servers(request: pytest.FixtureRequest) -> Iterator[Starting]:
+    """Starts at once what the tests of this session name among their fixtures."""
+    capture = request.config.pluginmanager.getplugin("capturemanager")
+
+    def progress(text: str) -> None:
+        with capture.global_and_fixture_disabled():
+            sys.stdout.write(f"\r{text:<110}")
+            sys.stdout.flush()
+
+    folder = Path(tempfile.mkdtemp(prefix="pemba-test-"))  # not pytest's: its paths are long, and sockets lie here
+    starting = Starting(load(DevSettings), folder, progress)
+    needed = {name for item in request.session.items for name in getattr(item, "fixturenames", ())}
+    for name in needed & {"postgres", "spicedb"}:
+        starting.start(name)
+    yield starting
+    starting.stop()
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def postgres(servers: Starting) -> PostgresAccess:
+    """The PostgreSQL that the tests share."""
+    access: PostgresAccess = servers.get("postgres")
+    return access
+
+
+@pytest.fixture(scope="session")
+def spicedb(servers: Starting) -> AnySpiceDB:
+    """The SpiceDB that the tests share: `endpoint`, `key`, and Pemba's schema in it."""
+    access: AnySpiceDB = servers.get("spicedb")
+    apply_schema(access)
+    return access
+
+
+@pytest.fixture(scope="session")
+def template_database(postgres: PostgresAccess) -> Iterator[str]:
+    """A migrated database that nobody is connected to."""
+    name = postgres.create_database()
+    upgrade(postgres.url(name))
+    yield name
+    postgres.drop_database(name)
+
+
+@pytest.fixture
+def database_url(postgres: PostgresAccess, template_database: str) -> Iterator[str]:
+    """A migrated, empty database for one test."""
+    name = postgres.create_database(template_database)
+    yield postgres.url(name)
+    postgres.drop_database(name)
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[Callable[[], Postgres]]:
+    """Makes a PostgreSQL for one test to stop, kill and start; `url("pemba", "pemba")` is a migrated database."""
+    with ExitStack() as running:
+
+        def make() -> Postgres:
+            folder = Path(running.enter_context(tempfile.TemporaryDirectory(prefix="pemba-test-")))
+            server = Postgres(folder / "postgres", durable=False)
+            running.callback(server.stop)
+            server.start()
+            upgrade(server.ensure_database("pemba", "pemba"))
+            return server
+
+        yield make
+
+
+@pytest.fixture
+def own_spicedb(servers: Starting) -> Iterator[Callable[[], SpiceDB]]:
+    """Makes a SpiceDB with a store of its own, and Pemba's schema in it, for one test to stop, kill and empty."""
+    with ExitStack() as running:
+
+        def make() -> SpiceDB:
+            server = servers.own_spicedb(f"spicedb_{secrets.token_hex(4)}")
+            running.callback(server.stop)
+            apply_schema(server)
+            return server
+
+        yield make
+
+
+def upgrade(url: str) -> None:
+    """Migrate to the newest revision, in a thread: migrations run an event loop of their own."""
+    from pemba.storage import migrate
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(migrate.upgrade, url).result()
+
+
+def apply_schema(spicedb: AnySpiceDB) -> None:
+    """Write Pemba's permission schema."""
+    from pemba.spicedb import schema
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(asyncio.run, schema.write(spicedb.endpoint, spicedb.key)).result()

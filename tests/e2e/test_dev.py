@@ -1,0 +1,208 @@
+"""`pemba dev` as a person starts it: one command from nothing to a stack that answers."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from pemba.dev.health import is_serving
+
+START_SECONDS = 90.0
+STOP_SECONDS = 60.0
+CHILDREN = {"postgres", "spicedb_postgres", "spicedb", "serve", "relay"}
+
+
+class Dev:
+    """A `pemba dev` on free ports; everything of its own below `home`."""
+
+    def __init__(self, home: Path, *arguments: str, **environment: str) -> None:
+        self._home = home
+        self.data = home / ".local" / "share" / "pemba" / "dev"
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PEMBA_", "XDG_"))}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "pemba", "dev", "--grpc-port", "0", "--http-port", "0", *arguments],
+            env={**inherited, "HOME": str(home), **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=(home / "stderr").open("a"),
+            text=True,
+        )
+
+    def wait_until_ready(self) -> dict[str, Any]:
+        """What the ready file says, once the line stands on stdout."""
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line.startswith("pemba ready grpc=127.0.0.1:"), self.errors
+        return wait_for(self.ready)
+
+    def ready(self) -> dict[str, Any] | None:
+        file = self.data / "ready.json"
+        found: dict[str, Any] | None = json.loads(file.read_text()) if file.exists() else None
+        return found
+
+    @property
+    def errors(self) -> str:
+        """What it said on stderr."""
+        return (self._home / "stderr").read_text()
+
+    def end(self, number: int) -> int:
+        """Send the signal; returns the exit code."""
+        self.process.send_signal(number)
+        self.process.communicate(timeout=STOP_SECONDS)
+        return self.process.returncode
+
+
+def wait_for(found: Callable[[], Any], seconds: float = START_SECONDS) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (result := found()):
+        assert time.monotonic() < deadline, "it did not come in time"
+        time.sleep(0.05)
+    return result
+
+
+def processes(ready: dict[str, Any]) -> list[psutil.Process]:
+    """The stack's processes and all below them."""
+    own = [psutil.Process(pid) for pid in ready["pid"].values()]
+    return own + [child for process in own for child in process.children(recursive=True)]
+
+
+def assert_gone(before: list[psutil.Process]) -> None:
+    gone, alive = psutil.wait_procs(before, timeout=20)
+    assert alive == []
+
+
+@contextmanager
+def running(home: Path, *arguments: str, **environment: str) -> Iterator[tuple[Dev, dict[str, Any]]]:
+    dev = Dev(home, *arguments, **environment)
+    try:
+        yield dev, dev.wait_until_ready()
+    finally:
+        if dev.process.poll() is None:
+            dev.end(signal.SIGTERM)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """An empty home that nobody else may enter."""
+    folder = tmp_path / "home"
+    folder.mkdir(mode=0o700)
+    return folder
+
+
+def test_one_command_brings_up_everything_and_ctrl_c_takes_it_down(home: Path, tmp_path: Path) -> None:
+    file = tmp_path / "ready.json"
+    with running(home, "--ready-file", str(file)) as (dev, ready):
+        assert set(ready["pid"]) == CHILDREN | {"dev"}
+        assert is_serving(ready["grpc"])
+        assert is_serving(ready["spicedb_endpoint"])
+        assert wait_for(file.exists)
+        assert json.loads(file.read_text()) == ready
+        assert file.stat().st_mode & 0o777 == 0o600
+        before = processes(ready)
+        command_lines = " ".join(part for process in before for part in process.cmdline())
+        assert ready["key"] not in command_lines
+        assert ready["spicedb_key"] not in command_lines
+
+        code = dev.end(signal.SIGINT)
+
+    assert code == 0
+    assert_gone(before)
+    assert not file.exists()
+    assert dev.ready() is None
+
+
+def test_data_and_secrets_stay_from_one_run_to_the_next_also_after_a_hard_kill(home: Path) -> None:
+    with running(home) as (dev, first):
+        before = processes(first)
+        dev.process.kill()
+        dev.process.communicate(timeout=STOP_SECONDS)
+
+    with running(home) as (_, second):
+        assert_gone(before)
+        assert second["key"] == first["key"]
+        assert second["spicedb_key"] == first["spicedb_key"]
+        assert is_serving(second["grpc"])
+
+
+def test_what_dies_is_named_and_started_again_on_the_same_address(home: Path) -> None:
+    with running(home) as (dev, ready):
+        for name in ("relay", "spicedb", "serve"):
+            before = dev.ready() or {}
+            os.kill(before["pid"][name], signal.SIGKILL)
+            after = wait_for(lambda: (new := dev.ready()) and new["pid"][name] != before["pid"][name] and new)
+
+            assert {**after, "pid": None} == {**ready, "pid": None}
+            assert f"died, starting it again: {name} (killed by SIGKILL)" in dev.errors
+        wait_for(lambda: is_serving(ready["grpc"]) and is_serving(ready["spicedb_endpoint"]))
+
+
+def test_one_that_keeps_dying_stops_everything(home: Path) -> None:
+    with running(home) as (dev, ready):
+        seen: list[int] = []
+        before = processes(ready)
+        while dev.process.poll() is None:
+            pid = wait_for(lambda: _another_relay(dev, seen))
+            if pid > 0:
+                seen.append(pid)
+                os.kill(pid, signal.SIGKILL)
+
+    assert dev.process.returncode == 1
+    assert "deaths within a minute, the last: relay" in dev.errors
+    assert_gone(before)
+
+
+def _another_relay(dev: Dev, seen: list[int]) -> int:
+    """The process id of a relay that was not seen yet; -1 once `pemba dev` has ended, 0 before either."""
+    if dev.process.poll() is not None:
+        return -1
+    pid = ((dev.ready() or {}).get("pid") or {}).get("relay", 0)
+    return 0 if pid in seen else int(pid)
+
+
+def test_a_second_one_on_the_same_data_is_refused(home: Path) -> None:
+    with running(home) as (_, ready):
+        second = Dev(home)
+
+        assert second.process.wait(START_SECONDS) == 1
+        assert "pemba dev already runs on" in second.errors
+        assert "--data-dir" in second.errors
+        assert is_serving(ready["grpc"])
+
+
+def test_a_taken_port_is_refused_by_the_name_of_its_flag(home: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        dev = Dev(home, "--grpc-port", str(other.getsockname()[1]))
+
+        assert dev.process.wait(START_SECONDS) == 1
+    assert "--grpc-port" in dev.errors
+    assert len(dev.errors.splitlines()) == 1
+
+
+def test_a_start_that_fails_says_why_and_leaves_nothing(home: Path) -> None:
+    dev = Dev(home, PEMBA_SPICEDB_ENDPOINT="127.0.0.1:1")
+
+    assert dev.process.wait(START_SECONDS) == 1
+    assert "PEMBA_SPICEDB_KEY" in dev.errors
+    assert dev.ready() is None
+
+
+def test_an_interrupt_during_the_start_leaves_nothing(home: Path) -> None:
+    dev = Dev(home)
+    noted = wait_for(lambda: dev.data.exists() and list(dev.data.glob("processes.json")))
+    before = [psutil.Process(pid) for pid, _ in json.loads(noted[0].read_text()).values()]
+
+    assert dev.end(signal.SIGINT) == 0
+    assert_gone(before)
+    assert dev.ready() is None
