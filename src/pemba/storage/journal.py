@@ -18,9 +18,8 @@ from pemba.storage.statement import Statement
 _APPEND = Statement(
     """
     WITH given AS (
-        SELECT seq, ops, op_bytes, ordinality = 1 AS first FROM unnest(
-            CAST(:seqs AS bigint[]), CAST(:ops AS jsonb[]), CAST(:op_bytes AS int[])
-        ) WITH ORDINALITY AS rows (seq, ops, op_bytes, ordinality)
+        SELECT seq, CAST(ops AS jsonb) AS ops, octet_length(ops) AS op_bytes, ordinality = 1 AS first
+        FROM unnest(CAST(:seqs AS bigint[]), CAST(:ops AS text[])) WITH ORDINALITY AS rows (seq, ops, ordinality)
     ), appended AS (
         INSERT INTO outbox (tenant_id, seq, shard, ops, op_count, op_bytes, trace)
         SELECT CAST(:tenant_id AS text), seq, CAST(:shard AS smallint), ops, jsonb_array_length(ops), op_bytes,
@@ -108,12 +107,10 @@ async def append(
     entry: AuditEntry,
 ) -> None:
     """Consecutive outbox rows from `first_seq` on, each with its audit row."""
-    stored = [outbox.to_json(row) for row in rows]
     await _APPEND.run(
         tx,
         seqs=[first_seq + i for i in range(len(rows))],
-        ops=stored,
-        op_bytes=[outbox.size(row) for row in stored],
+        ops=[outbox.to_json(row) for row in rows],
         tenant_id=tenant_id,
         shard=outbox.shard_of(tenant_id),
         trace={"request_id": entry.caller.request_id},

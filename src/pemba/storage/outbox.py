@@ -114,15 +114,11 @@ def split(operations: Sequence[TupleOperation]) -> list[list[TupleOperation]]:
     return [ordered[i : i + MAX_ROW_OPERATIONS] for i in range(0, len(ordered), MAX_ROW_OPERATIONS)] or [[]]
 
 
-def to_json(operations: Sequence[TupleOperation]) -> list[dict[str, str]]:
-    """The stored form: ``{"op": "touch", "tuple": "workspace:...#owner@user:alice"}``."""
-    return [{"op": o.operation.value, "tuple": str(o.tuple)} for o in operations]
+def to_json(operations: Sequence[TupleOperation]) -> str:
+    """The stored form: ``[{"op": "touch", "tuple": "workspace:...#owner@user:alice"}, ...]``."""
+    return json.dumps([{"op": o.operation.value, "tuple": str(o.tuple)} for o in operations])
 
 
 def from_json(ops: Sequence[dict[str, str]]) -> tuple[TupleOperation, ...]:
+    """The inverse, of what the driver has parsed."""
     return tuple(TupleOperation(Operation(o["op"]), Tuple.parse(o["tuple"])) for o in ops)
-
-
-def size(ops: Sequence[dict[str, str]]) -> int:
-    """Bytes of the stored form."""
-    return len(json.dumps(ops))

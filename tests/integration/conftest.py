@@ -1,0 +1,143 @@
+"""Pemba's parts on a real database, in this process."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from pemba.model import Caller, ObjectRef, Role, Scope, SubjectRef, SystemScope, Tenant, UserId, Workspace
+from pemba.service.memberships import MembershipService
+from pemba.service.mutation import MutationOptions, Mutations
+from pemba.service.refusals import Refusals
+from pemba.service.tenants import TenantService
+from pemba.service.workspaces import WorkspaceService
+from pemba.storage import installation
+from pemba.storage.database import API_ROLE, RELAY_ROLE, SYSTEM_ROLE, Database
+from pemba.storage.wakeup import Notifier
+from pemba.tokens import Signer
+
+SYSTEM = Caller("system_key:test", frozenset(Scope), None, None, "call-1", "ipv4:127.0.0.1")
+
+
+@dataclass
+class Parts:
+    """The services on one database, with short ways to call them."""
+
+    database: Database
+    signer: Signer
+    mutations: Mutations
+    tenants: TenantService
+    workspaces: WorkspaceService
+    memberships: MembershipService
+    system: Caller = SYSTEM
+    count: int = field(default=0)
+
+    def acting(self, user: str) -> Caller:
+        return replace(SYSTEM, acting_user=UserId(user))
+
+    def options(self, method: str = "Test", **given: object) -> MutationOptions:
+        return MutationOptions(method=method, **given)
+
+    async def tenant(self, admin: str = "alice") -> tuple[Tenant, Workspace]:
+        """A new tenant and its root."""
+        self.count += 1
+        created = await self.tenants.create_tenant(
+            SYSTEM,
+            slug=f"acme-{self.count}",
+            name="Acme",
+            first_admin=UserId(admin),
+            options=self.options("CreateTenant"),
+        )
+        return created.tenant, created.root_workspace
+
+    async def workspace(self, parent: Workspace, slug: str, owner: str | None = None, caller: Caller = SYSTEM):
+        """A new workspace below `parent`."""
+        changed = await self.workspaces.create_workspace(
+            caller,
+            parent.tenant_id,
+            parent_id=parent.id,
+            slug=slug,
+            name=slug.title(),
+            owner=UserId(owner) if owner else None,
+            options=self.options("CreateWorkspace"),
+        )
+        return changed.record
+
+    async def role(self, on: Tenant | Workspace, user: str, role: Role, caller: Caller = SYSTEM, **options: object):
+        """Give a role; the whole answer."""
+        return await self.memberships.set_role(
+            caller,
+            tenant_of(on),
+            object=ref(on),
+            subject=SubjectRef("user", user),
+            role=role,
+            options=self.options("SetRole", **options),
+        )
+
+    async def remove(
+        self,
+        on: Tenant | Workspace,
+        user: str,
+        caller: Caller = SYSTEM,
+        *,
+        allow_missing: bool = False,
+        transfer_to: str | None = None,
+    ):
+        """Take a role away; the whole answer."""
+        return await self.memberships.remove_member(
+            caller,
+            tenant_of(on),
+            object=ref(on),
+            subject=SubjectRef("user", user),
+            allow_missing=allow_missing,
+            transfer_to=UserId(transfer_to) if transfer_to else None,
+            options=self.options("RemoveMember"),
+        )
+
+    async def sql(self, statement: str, *arguments: object):
+        """Rows, as the system's role sees them."""
+        async with self.database.begin(SystemScope("test")) as tx:
+            return await tx.connection.fetch(statement, *arguments)
+
+    async def operations(self, tenant: Tenant) -> list[list[str]]:
+        """Each outbox row's operations in short: `+relation@subject`, `-relation@subject`."""
+        rows = await self.sql("SELECT ops FROM outbox WHERE tenant_id = $1 ORDER BY seq", tenant.id)
+        sign = {"touch": "+", "delete": "-"}
+        return [
+            [sign[o["op"]] + o["tuple"].partition("#")[2].replace(f"{tenant.id}/", "") for o in r["ops"]] for r in rows
+        ]
+
+
+def ref(on: Tenant | Workspace) -> ObjectRef:
+    return ObjectRef("tenant" if isinstance(on, Tenant) else "workspace", on.id)
+
+
+def tenant_of(on: Tenant | Workspace):
+    return on.id if isinstance(on, Tenant) else on.tenant_id
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    database = Database(database_url, 10, (API_ROLE, SYSTEM_ROLE, RELAY_ROLE))
+    await database.open()
+    yield database
+    await database.close()
+
+
+@pytest.fixture
+async def parts(database: Database) -> AsyncIterator[Parts]:
+    async with database.begin(SystemScope("test")) as tx:
+        epoch = (await installation.read(tx)).database_epoch
+    signer, notifier = Signer(["s" * 32], epoch), Notifier(database)
+    mutations = Mutations(database, signer, notifier, Refusals(database))
+    yield Parts(
+        database,
+        signer,
+        mutations,
+        TenantService(mutations),
+        WorkspaceService(mutations),
+        MembershipService(mutations),
+    )
+    await notifier.close()
