@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,21 +32,24 @@ class Dev:
         self._home = home
         self.data = home / ".local" / "share" / "pemba" / "dev"
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PEMBA_", "XDG_"))}
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "pemba", "dev", "--grpc-port", "0", "--http-port", "0", *arguments],
-            env={**inherited, "HOME": str(home), **environment},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=(home / "stderr").open("a"),
-            text=True,
-        )
+        command = [sys.executable, "-m", "pemba", "dev", "--grpc-port", "0", "--http-port", "0", *arguments]
+        with (home / "stderr").open("a") as errors:
+            self.process = subprocess.Popen(
+                command,
+                env={**inherited, "HOME": str(home), **environment},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+            )
 
     def wait_until_ready(self) -> dict[str, Any]:
         """What the ready file says, once the line stands on stdout."""
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         assert line.startswith("pemba ready grpc=127.0.0.1:"), self.errors
-        return wait_for(self.ready)
+        found: dict[str, Any] = wait_for(self.ready)
+        return found
 
     def ready(self) -> dict[str, Any] | None:
         file = self.data / "ready.json"
@@ -56,6 +60,11 @@ class Dev:
     def errors(self) -> str:
         """What it said on stderr."""
         return (self._home / "stderr").read_text()
+
+    def wait(self) -> int:
+        """Its exit code, once it has ended by itself."""
+        self.process.communicate(timeout=START_SECONDS)
+        return self.process.returncode
 
     def end(self, number: int) -> int:
         """Send the signal; returns the exit code."""
@@ -79,7 +88,7 @@ def processes(ready: dict[str, Any]) -> list[psutil.Process]:
 
 
 def assert_gone(before: list[psutil.Process]) -> None:
-    gone, alive = psutil.wait_procs(before, timeout=20)
+    _, alive = psutil.wait_procs(before, timeout=20)
     assert alive == []
 
 
@@ -139,43 +148,47 @@ def test_data_and_secrets_stay_from_one_run_to_the_next_also_after_a_hard_kill(h
 def test_what_dies_is_named_and_started_again_on_the_same_address(home: Path) -> None:
     with running(home) as (dev, ready):
         for name in ("relay", "spicedb", "serve"):
-            before = dev.ready() or {}
-            os.kill(before["pid"][name], signal.SIGKILL)
-            after = wait_for(lambda: (new := dev.ready()) and new["pid"][name] != before["pid"][name] and new)
+            killed = (dev.ready() or {})["pid"][name]
+            os.kill(killed, signal.SIGKILL)
+            after = wait_for(partial(_another, dev, name, killed))
 
             assert {**after, "pid": None} == {**ready, "pid": None}
             assert f"died, starting it again: {name} (killed by SIGKILL)" in dev.errors
         wait_for(lambda: is_serving(ready["grpc"]) and is_serving(ready["spicedb_endpoint"]))
 
 
+def _another(dev: Dev, name: str, killed: int) -> dict[str, Any] | None:
+    """The ready file, once it names another process than the one that was killed."""
+    ready = dev.ready()
+    return ready if ready is not None and ready["pid"].get(name, killed) != killed else None
+
+
 def test_one_that_keeps_dying_stops_everything(home: Path) -> None:
     with running(home) as (dev, ready):
-        seen: list[int] = []
-        before = processes(ready)
-        while dev.process.poll() is None:
-            pid = wait_for(lambda: _another_relay(dev, seen))
-            if pid > 0:
-                seen.append(pid)
-                os.kill(pid, signal.SIGKILL)
+        before, killed = processes(ready), 0
+        while (pid := wait_for(partial(_another_relay, dev, killed))) > 0:
+            os.kill(pid, signal.SIGKILL)
+            killed = pid
+        dev.process.communicate(timeout=STOP_SECONDS)
 
     assert dev.process.returncode == 1
     assert "deaths within a minute, the last: relay" in dev.errors
     assert_gone(before)
 
 
-def _another_relay(dev: Dev, seen: list[int]) -> int:
-    """The process id of a relay that was not seen yet; -1 once `pemba dev` has ended, 0 before either."""
+def _another_relay(dev: Dev, killed: int) -> int:
+    """The process id of a relay that was not killed yet; 0 where there is none; -1 once `pemba dev` has ended."""
     if dev.process.poll() is not None:
         return -1
-    pid = ((dev.ready() or {}).get("pid") or {}).get("relay", 0)
-    return 0 if pid in seen else int(pid)
+    ready = _another(dev, "relay", killed)
+    return ready["pid"]["relay"] if ready is not None else 0
 
 
 def test_a_second_one_on_the_same_data_is_refused(home: Path) -> None:
     with running(home) as (_, ready):
         second = Dev(home)
 
-        assert second.process.wait(START_SECONDS) == 1
+        assert second.wait() == 1
         assert "pemba dev already runs on" in second.errors
         assert "--data-dir" in second.errors
         assert is_serving(ready["grpc"])
@@ -185,7 +198,7 @@ def test_a_taken_port_is_refused_by_the_name_of_its_flag(home: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         dev = Dev(home, "--grpc-port", str(other.getsockname()[1]))
 
-        assert dev.process.wait(START_SECONDS) == 1
+        assert dev.wait() == 1
     assert "--grpc-port" in dev.errors
     assert len(dev.errors.splitlines()) == 1
 
@@ -193,7 +206,7 @@ def test_a_taken_port_is_refused_by_the_name_of_its_flag(home: Path) -> None:
 def test_a_start_that_fails_says_why_and_leaves_nothing(home: Path) -> None:
     dev = Dev(home, PEMBA_SPICEDB_ENDPOINT="127.0.0.1:1")
 
-    assert dev.process.wait(START_SECONDS) == 1
+    assert dev.wait() == 1
     assert "PEMBA_SPICEDB_KEY" in dev.errors
     assert dev.ready() is None
 

@@ -1,0 +1,239 @@
+"""A real server on 127.0.0.1 whose services are fakes: they note what they are called with, and answer as told."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import grpc
+import pytest
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, PreconditionFailure, RetryInfo
+from grpc_status import rpc_status
+
+from pemba.authorizer import Answer, BatchAnswer, Decision
+from pemba.model import (
+    Membership,
+    Role,
+    SubjectRef,
+    Tenant,
+    TenantId,
+    TenantStatus,
+    UserId,
+    Workspace,
+    WorkspaceId,
+    WorkspaceKind,
+)
+from pemba.rpc.authentication import SystemKeys
+from pemba.rpc.server import Limits, RpcServer, Services, build_server
+from pemba.service.results import Changed, Found, Page, TenantCreated
+from pemba.v1.memberships_pb2_grpc import MembershipServiceStub
+from pemba.v1.permissions_pb2_grpc import PermissionServiceStub
+from pemba.v1.tenants_pb2_grpc import TenantServiceStub
+from pemba.v1.workspaces_pb2_grpc import WorkspaceServiceStub
+
+KEY = "k" * 32
+SECOND_KEY = "l" * 32
+NOW = datetime(2026, 11, 21, 9, 30, tzinfo=UTC)
+
+TENANT_ID = TenantId("ten_01kafa7q0ve8x9m1t2b3c4d5e6")
+OTHER_TENANT_ID = TenantId("ten_01kafa7q0ve8x9m1t2b3c4d5e7")
+WORKSPACE_ID = WorkspaceId("ws_01kafa7q0ve8x9m1t2b3c4d5e6")
+OTHER_WORKSPACE_ID = WorkspaceId("ws_01kafa7q0ve8x9m1t2b3c4d5e7")
+
+TENANT = Tenant(TENANT_ID, "acme", "Acme", TenantStatus.ACTIVE, NOW, NOW, "e1")
+WORKSPACE = Workspace(
+    tenant_id=TENANT_ID,
+    id=WORKSPACE_ID,
+    parent_id=None,
+    slug="root",
+    name="Acme",
+    kind=WorkspaceKind.ROOT,
+    archive_time=None,
+    archived_with=None,
+    creator_id=None,
+    create_time=NOW,
+    update_time=NOW,
+    etag="e1",
+)
+MEMBERSHIP = Membership(
+    tenant_id=TENANT_ID,
+    workspace_id=WORKSPACE_ID,
+    subject=SubjectRef("user", "alice"),
+    role=Role.ADMIN,
+    join_time=NOW,
+    update_time=NOW,
+    invited_by=UserId("bob"),
+    etag="e1",
+)
+ALLOWED = Answer(Decision.ALLOWED, None, (), "t1")
+
+_DETAILS = (ErrorInfo, BadRequest, PreconditionFailure, RetryInfo)
+
+
+@dataclass
+class Noted:
+    """One call of a fake."""
+
+    method: str
+    arguments: tuple[Any, ...]
+    options: dict[str, Any]
+
+
+@dataclass
+class FakeService:
+    """Any method can be called; `answers` holds what each returns, or a coroutine function that decides."""
+
+    answers: dict[str, Any]
+    calls: list[Noted] = field(default_factory=list)
+
+    def __getattr__(self, method: str) -> Callable[..., Awaitable[Any]]:
+        if method.startswith("_") or method not in self.answers:
+            raise AttributeError(method)
+
+        async def call(*arguments: Any, **options: Any) -> Any:
+            self.calls.append(Noted(method, arguments, options))
+            answer = self.answers[method]
+            return await answer(*arguments, **options) if callable(answer) else answer
+
+        return call
+
+
+@dataclass
+class Refusal:
+    """An error as a client sees it, its details unpacked."""
+
+    code: grpc.StatusCode
+    message: str
+    info: ErrorInfo | None
+    violations: dict[str, str]
+    details: dict[str, Any]
+
+    @classmethod
+    def of(cls, error: grpc.aio.AioRpcError) -> Refusal:
+        status = rpc_status.from_call(error)
+        details: dict[str, Any] = {}
+        for detail in () if status is None else status.details:
+            kind = next(kind for kind in _DETAILS if detail.Is(kind.DESCRIPTOR))
+            message = details[kind.__name__] = kind()
+            detail.Unpack(message)
+        bad = details.get("BadRequest", BadRequest())
+        violations = {v.field: v.description for v in bad.field_violations}
+        return cls(error.code(), error.details() or "", details.get("ErrorInfo"), violations, details)
+
+    @property
+    def reason(self) -> str:
+        return "" if self.info is None else self.info.reason
+
+
+@dataclass
+class Running:
+    """A server that answers, and stubs to call it with a system key."""
+
+    rpc: RpcServer
+    authorizer: FakeService
+    tenants: FakeService
+    workspaces: FakeService
+    memberships: FakeService
+    channel: grpc.aio.Channel
+    stubs: tuple[Any, ...]
+
+    async def call(
+        self,
+        method: str,
+        request: Any,
+        *metadata: tuple[str, str],
+        authorization: str | None = f"Bearer {KEY}",
+        timeout: float = 10,
+    ) -> Any:
+        """The response of the method of that name, called with the first system key."""
+        stub = next(getattr(stub, method) for stub in self.stubs if hasattr(stub, method))
+        key = () if authorization is None else (("authorization", authorization),)
+        return await stub(request, metadata=(*key, *metadata), timeout=timeout)
+
+    async def refusal(self, method: str, request: Any, *metadata: tuple[str, str], **options: Any) -> Refusal:
+        """The error that the call ends with."""
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await self.call(method, request, *metadata, **options)
+        return Refusal.of(caught.value)
+
+
+Serve = Callable[..., Awaitable[Running]]
+
+
+def _fakes() -> tuple[FakeService, FakeService, FakeService, FakeService]:
+    changed = Changed(WORKSPACE, "t2")
+    member = Changed(MEMBERSHIP, "t2")
+    members = Changed((MEMBERSHIP,), "t2")
+    tenant = Changed(TENANT, "t2")
+    return (
+        FakeService({"check": ALLOWED, "batch_check": BatchAnswer((ALLOWED,), "t1")}),
+        FakeService(
+            {
+                "create_tenant": TenantCreated(TENANT, WORKSPACE, "t1"),
+                "get_tenant": Found(TENANT, "t1"),
+                "list_tenants": Page((TENANT,), "next", ""),
+                "update_tenant": tenant,
+                "suspend_tenant": tenant,
+                "activate_tenant": tenant,
+            }
+        ),
+        FakeService(
+            {
+                "create_workspace": changed,
+                "get_workspace": Found(WORKSPACE, "t1"),
+                "list_workspaces": Page((WORKSPACE,), "", "t1"),
+                "update_workspace": changed,
+                "move_workspace": changed,
+                "archive_workspace": changed,
+                "unarchive_workspace": changed,
+                "delete_workspace": changed,
+            }
+        ),
+        FakeService(
+            {
+                "set_role": member,
+                "set_roles": members,
+                "get_membership": Found(MEMBERSHIP, "t1"),
+                "remove_member": Changed(None, ""),
+                "transfer_ownership": members,
+                "list_members": Page((MEMBERSHIP,), "", "t1"),
+            }
+        ),
+    )
+
+
+def _ready() -> None: ...
+
+
+@pytest.fixture
+async def serve() -> AsyncIterator[Serve]:
+    async with AsyncExitStack() as stack:
+
+        async def start(
+            limits: Limits | None = None, readiness: Callable[[], None] = _ready, *, reflection: bool = False
+        ) -> Running:
+            fakes = _fakes()
+            services = Services(*fakes)  # type: ignore[arg-type]
+            rpc = build_server(
+                "127.0.0.1:0",
+                services,
+                SystemKeys([KEY, SECOND_KEY]),
+                readiness,
+                limits or Limits(),
+                with_reflection=reflection,
+            )
+            await rpc.start()
+            stack.push_async_callback(rpc.stop, 0)
+            channel = await stack.enter_async_context(grpc.aio.insecure_channel(f"127.0.0.1:{rpc.port}"))
+            stubs = (PermissionServiceStub, TenantServiceStub, WorkspaceServiceStub, MembershipServiceStub)
+            return Running(rpc, *fakes, channel, tuple(stub(channel) for stub in stubs))
+
+        yield start
+
+
+@pytest.fixture
+async def running(serve: Serve) -> Running:
+    return await serve()

@@ -1,0 +1,89 @@
+"""The contract keeps its own conventions: every RPC is walked."""
+
+import importlib
+import pkgutil
+
+import pytest
+
+import pemba.v1
+from pemba.errors import Reason
+from pemba.model import Role, Scope, TenantStatus, WorkspaceKind
+from pemba.rpc.scopes import SCOPES
+from pemba.rpc.server import SERVICES
+from pemba.v1 import errors_pb2, tenants_pb2, types_pb2, workspaces_pb2
+
+MODULES = [
+    importlib.import_module(f"pemba.v1.{module.name}")
+    for module in pkgutil.iter_modules(pemba.v1.__path__)
+    if module.name.endswith("_pb2")
+]
+DEFINED = [service for module in MODULES for service in module.DESCRIPTOR.services_by_name.values()]
+METHODS = [method for service in DEFINED for method in service.methods]
+NOT_OF_ONE_TENANT = {"CreateTenant", "ListTenants"}
+
+
+def full_name(method):
+    return f"/{method.containing_service.full_name}/{method.name}"
+
+
+WRITES = [method for method in METHODS if SCOPES.get(full_name(method)) is Scope.WRITE]
+LISTS = [method for method in METHODS if method.name.startswith("List")]
+
+
+def names(message):
+    return set(message.fields_by_name)
+
+
+def test_every_service_that_is_defined_is_served():
+    assert {s.full_name for s in DEFINED} == {s.full_name for s in SERVICES}
+
+
+def test_every_method_has_a_scope_and_no_other_has():
+    assert {full_name(method) for method in METHODS} == set(SCOPES)
+
+
+@pytest.mark.parametrize("method", METHODS, ids=full_name)
+def test_reading_takes_read_checking_check_and_the_rest_write(method):
+    expected = Scope.WRITE
+    if method.containing_service.name == "PermissionService":
+        expected = Scope.CHECK
+    elif method.name.startswith(("Get", "List")):
+        expected = Scope.READ
+    assert SCOPES[full_name(method)] is expected
+
+
+@pytest.mark.parametrize("method", METHODS, ids=full_name)
+def test_requests_responses_and_tokens_are_named_as_everywhere(method):
+    assert method.input_type.name == f"{method.name}Request"
+    assert method.output_type.name == f"{method.name}Response"
+    assert "token" in names(method.output_type)
+    assert ("tenant_id" in names(method.input_type)) == (method.name not in NOT_OF_ONE_TENANT)
+
+
+@pytest.mark.parametrize("method", WRITES, ids=full_name)
+def test_every_mutation_can_be_repeated_and_tried_out(method):
+    assert names(method.input_type) >= {"request_id", "validate_only"}
+
+
+@pytest.mark.parametrize("method", LISTS, ids=full_name)
+def test_every_list_is_paged(method):
+    assert names(method.input_type) >= {"page_size", "page_token", "order_by", "filter"}
+    assert "next_page_token" in names(method.output_type)
+
+
+def test_every_reason_has_its_enum_value():
+    known = {name.removeprefix("ERROR_REASON_") for name in errors_pb2.ErrorReason.keys()}
+    assert {str(reason) for reason in Reason} <= known
+
+
+@pytest.mark.parametrize(
+    ("enum", "prefix", "kinds"),
+    [
+        (types_pb2.Role, "ROLE_", Role),
+        (tenants_pb2.TenantStatus, "TENANT_STATUS_", TenantStatus),
+        (workspaces_pb2.WorkspaceKind, "WORKSPACE_KIND_", WorkspaceKind),
+    ],
+)
+def test_enums_are_those_of_the_records(enum, prefix, kinds):
+    assert set(enum.keys()) == {f"{prefix}{kind.name}" for kind in kinds} | {f"{prefix}UNSPECIFIED"}
+    assert enum.Value(f"{prefix}UNSPECIFIED") == 0
