@@ -57,41 +57,44 @@ def run(options: Options, reporter: Reporter) -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     folder = DataFolder(options.settings.data_folder)
-    with folder.locked():
-        stack = Stack(folder, options, reporter)
-        try:
+    try:
+        with folder.locked():
+            for name in folder.kill_leftovers():
+                reporter.problem(f"ended {name}, which an earlier run left behind")
+            stack = Stack(folder, compose(folder, options, reporter.progress), options.ready_file, reporter)
             try:
                 stack.start()
                 stack.watch()
             finally:
                 stack.stop()
-        except KeyboardInterrupt:
-            return 130 if stack.killed else 0
+    except _StopCutShort:
+        return 130
+    except KeyboardInterrupt:
+        pass  # the usual end
     return 0
+
+
+class _StopCutShort(KeyboardInterrupt):
+    """A second signal came before everything had ended."""
 
 
 class Stack:
     """The processes, from nothing to ready and back.  The caller holds the data folder."""
 
-    def __init__(self, folder: DataFolder, options: Options, reporter: Reporter) -> None:
-        self.killed = False
-        """Whether a second signal cut the stop short."""
+    def __init__(self, folder: DataFolder, parts: Parts, ready_file: Path | None, reporter: Reporter) -> None:
         self._folder = folder
-        self._options = options
+        self._parts = parts
+        self._ready_files = [file for file in (folder.ready_file, ready_file) if file is not None]
         self._reporter = reporter
-        self._parts: Parts | None = None
-        self._servers: list[Server] = []
+        self._servers = parts.servers
         self._stopping = False
         self._recording = threading.Lock()
+        for server in self._servers:
+            server.on_spawn = self._record
 
     def start(self) -> None:
         """Everything up to the ready file.  Raises StartError; what runs by then is for `stop` to end."""
-        for name in self._folder.kill_leftovers():
-            self._reporter.problem(f"ended {name}, which an earlier run left behind")
-        self._parts = parts = compose(self._folder, self._options, self._reporter.progress)
-        self._servers = parts.servers
-        for server in self._servers:
-            server.on_spawn = self._record
+        parts = self._parts
         self._reporter.step("starting PostgreSQL and SpiceDB")
         self._at_once(self._start_database, self._start_spicedb)
         self._reporter.step("applying the permission schema")
@@ -114,18 +117,17 @@ class Stack:
                     self._revive(server)
 
     def stop(self) -> None:
-        """End everything, the last started first; a KeyboardInterrupt meanwhile kills the rest and goes on up."""
+        """End everything, the last started first; a KeyboardInterrupt meanwhile kills what is left."""
         self._stopping = True
-        for file in self._ready_files():
+        for file in self._ready_files:
             file.unlink(missing_ok=True)
         try:
             for server in reversed(self._servers):
                 server.stop()
         except KeyboardInterrupt:
-            self.killed = True
             for server in reversed(self._servers):
                 server.kill()
-            raise
+            raise _StopCutShort from None
         finally:
             self._folder.forget_processes()
 
@@ -138,14 +140,14 @@ class Stack:
             self._reporter.problem(str(error))
 
     def _start_database(self) -> None:
-        parts = self._known_parts()
+        parts = self._parts
         if parts.postgres is not None:
             self._begin(parts.postgres)
             parts.postgres.ensure_database(DATABASE, OWNER)
         run_pemba("db", "upgrade", settings=parts.pemba, log=self._folder.log("db_upgrade"))
 
     def _start_spicedb(self) -> None:
-        parts = self._known_parts()
+        parts = self._parts
         for server in (parts.spicedb_postgres, parts.spicedb):
             if server is not None:
                 self._begin(server)
@@ -167,8 +169,8 @@ class Stack:
 
     def _publish(self) -> None:
         pids = self._pids()
-        ready = replace(self._known_parts().ready, pid=pids)
-        for file in self._ready_files():
+        ready = replace(self._parts.ready, pid=pids)
+        for file in self._ready_files:
             ready.write(file)
 
     def _record(self) -> None:
@@ -178,11 +180,3 @@ class Stack:
     def _pids(self) -> dict[str, int]:
         running = {server.name: server.pid for server in self._servers}
         return {"dev": os.getpid()} | {name: pid for name, pid in running.items() if pid is not None}
-
-    def _ready_files(self) -> list[Path]:
-        given = self._options.ready_file
-        return [self._folder.ready_file, *([given] if given is not None else [])]
-
-    def _known_parts(self) -> Parts:
-        assert self._parts is not None
-        return self._parts
