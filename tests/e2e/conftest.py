@@ -1,0 +1,42 @@
+"""One `pemba dev`, as a person would start it, for the tests that only talk to it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+
+from pemba.config import DevSettings, load
+
+STOP_SECONDS = 60
+
+
+@pytest.fixture(scope="session")
+def running_dev() -> Iterator[Mapping[str, str]]:
+    """The environment of a second terminal: a home in which a `pemba dev` runs, and nothing else that is Pemba's."""
+    with TemporaryDirectory(prefix="pemba-e2e-") as home:
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PEMBA_", "XDG_"))}
+        environment = {**inherited, "HOME": home}
+        errors = Path(home) / "stderr"
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pemba", "dev", "--grpc-port", "0", "--http-port", "0"],
+            # a spicedb that was built for somebody else's tests is as good
+            env={**environment, "PEMBA_CACHE_DIR": str(load(DevSettings).cache_folder)},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=errors.open("w"),
+            text=True,
+        )
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline().startswith("pemba ready "), errors.read_text()
+            yield environment
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.communicate(timeout=STOP_SECONDS)
