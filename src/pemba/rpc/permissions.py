@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from google.protobuf.json_format import MessageToDict, SerializeToJsonError
+from google.protobuf.json_format import MessageToDict
 from google.protobuf.struct_pb2 import Struct
 
 from pemba.authorizer import Answer, Authorizer, Consistency, Decision, Question
@@ -101,7 +101,7 @@ def _context(fields: Fields, context: Struct) -> dict[str, Any]:
         return {}
     try:
         return MessageToDict(context)
-    except SerializeToJsonError:
+    except ValueError:  # infinity and not-a-number are no JSON
         fields.wrong("context", "takes finite numbers only")
         return {}
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pemba.errors import invalid_field
 from pemba.model import TenantId, WorkspaceId
 from pemba.rpc import records
-from pemba.rpc.context import Call
+from pemba.rpc.context import WORKSPACE, Call
 from pemba.rpc.validation import Fields
 from pemba.service.workspaces import WorkspaceService
 from pemba.v1.workspaces_pb2 import (
@@ -58,8 +59,11 @@ class Workspaces:
         with Fields() as fields:
             tenant_id = fields.tenant_id("tenant_id", request.tenant_id)
             path = fields.path("path", request.path) if by_path else None
-            workspace_id = None if by_path else fields.workspace_id("workspace_id", request.workspace_id)
+            named = request.workspace_id or call.workspace_id or ""
+            workspace_id = None if by_path else fields.workspace_id("workspace_id", named)
         found = await self._service.get_workspace(call.caller, tenant_id, workspace_id=workspace_id, path=path)
+        if call.workspace_id not in (None, found.record.id):
+            raise invalid_field("path", f"contradicts the metadata {WORKSPACE}")
         return GetWorkspaceResponse(workspace=records.workspace(found.record), token=found.token)
 
     async def list_workspaces(self, request: ListWorkspacesRequest, call: Call) -> ListWorkspacesResponse:
