@@ -8,7 +8,6 @@ it, takes one of its own (`own_postgres`, `own_spicedb`).
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 import shutil
 import sys
@@ -23,13 +22,45 @@ import pytest
 
 from pemba.config import DevSettings, load
 from pemba.dev.backends import PostgresAccess, SpiceDBAccess
+from pemba.dev.pemba_process import run_pemba
 from pemba.dev.postgres import Postgres
-from pemba.dev.process import Server
+from pemba.dev.process import Server, StartError
 from pemba.dev.spicedb import SpiceDB
 from pemba.dev.spicedb_binary import find_spicedb
 
 AnySpiceDB = SpiceDB | SpiceDBAccess
 AnyServer = TypeVar("AnyServer", bound=Server)
+
+
+_NEED_SPICEDB = {"spicedb", "own_spicedb", "spicedb_program", "running_dev"}
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Build spicedb, where that is still to be done, before any test's clock runs: it takes minutes."""
+    if session.config.option.collectonly or not _fixtures(session) & _NEED_SPICEDB:
+        return
+    settings = load(DevSettings)
+    if settings.spicedb_endpoint or settings.test_stack == "docker":
+        return
+    try:
+        find_spicedb(settings.cache_folder, _progress(session.config))
+    except StartError as error:
+        pytest.exit(str(error), returncode=1)
+
+
+def _fixtures(session: pytest.Session) -> set[str]:
+    return {name for item in session.items for name in getattr(item, "fixturenames", ())}
+
+
+def _progress(config: pytest.Config) -> Callable[[str], None]:
+    capture = config.pluginmanager.getplugin("capturemanager")
+
+    def show(text: str) -> None:
+        with capture.global_and_fixture_disabled():
+            sys.stdout.write(f"\r{text:<110}")
+            sys.stdout.flush()
+
+    return show
 
 
 class Starting:
@@ -106,21 +137,20 @@ def _containers() -> Any:
 @pytest.fixture(scope="session")
 def servers(request: pytest.FixtureRequest) -> Iterator[Starting]:
     """Starts at once what the tests of this session name among their fixtures."""
-    capture = request.config.pluginmanager.getplugin("capturemanager")
-
-    def progress(text: str) -> None:
-        with capture.global_and_fixture_disabled():
-            sys.stdout.write(f"\r{text:<110}")
-            sys.stdout.flush()
-
     folder = Path(tempfile.mkdtemp(prefix="pemba-test-"))  # not pytest's: its paths are long, and sockets lie here
-    starting = Starting(load(DevSettings), folder, progress)
-    needed = {name for item in request.session.items for name in getattr(item, "fixturenames", ())}
-    for name in needed & {"postgres", "spicedb"}:
+    starting = Starting(load(DevSettings), folder, _progress(request.config))
+    for name in _fixtures(request.session) & {"postgres", "spicedb"}:
         starting.start(name)
     yield starting
     starting.stop()
     shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def spicedb_program(servers: Starting) -> Path:
+    """The spicedb program: for tests that start `pemba dev` itself."""
+    program: Path = servers.get("spicedb_program")
+    return program
 
 
 @pytest.fixture(scope="session")
@@ -131,7 +161,7 @@ def postgres(servers: Starting) -> PostgresAccess:
 
 
 @pytest.fixture(scope="session")
-def spicedb(servers: Starting) -> AnySpiceDB:
+def spicedb(servers: Starting, apply_schema: Callable[[AnySpiceDB], None]) -> AnySpiceDB:
     """The SpiceDB that the tests share: `endpoint`, `key`, and Pemba's schema in it."""
     access: AnySpiceDB = servers.get("spicedb")
     apply_schema(access)
@@ -172,7 +202,7 @@ def own_postgres() -> Iterator[Callable[[], Postgres]]:
 
 
 @pytest.fixture
-def own_spicedb(servers: Starting) -> Iterator[Callable[[], SpiceDB]]:
+def own_spicedb(servers: Starting, apply_schema: Callable[[AnySpiceDB], None]) -> Iterator[Callable[[], SpiceDB]]:
     """Makes a SpiceDB with a store of its own, and Pemba's schema in it, for one test to stop, kill and empty."""
     with ExitStack() as running:
 
@@ -193,9 +223,18 @@ def upgrade(url: str) -> None:
         pool.submit(migrate.upgrade, url).result()
 
 
-def apply_schema(spicedb: AnySpiceDB) -> None:
-    """Write Pemba's permission schema."""
-    from pemba.spicedb import schema
+@pytest.fixture(scope="session")
+def apply_schema(postgres: PostgresAccess, template_database: str) -> Callable[[AnySpiceDB], None]:
+    """Writes Pemba's permission schema as a deployment does; its records go to a database that is dropped again."""
 
-    with ThreadPoolExecutor(1) as pool:
-        pool.submit(asyncio.run, schema.write(spicedb.endpoint, spicedb.key)).result()
+    def apply(spicedb: AnySpiceDB) -> None:
+        name = postgres.create_database(template_database)
+        settings = {
+            "PEMBA_DATABASE_URL": postgres.url(name),
+            "PEMBA_SPICEDB_ENDPOINT": spicedb.endpoint,
+            "PEMBA_SPICEDB_KEY": spicedb.key,
+        }
+        run_pemba("schema", "apply", settings=settings, log=postgres.log.with_name("schema_apply.log"))
+        postgres.drop_database(name)
+
+    return apply

@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 import pytest
 
+from pemba.config import DevSettings, load
 from pemba.dev.health import is_serving
 
 START_SECONDS = 90.0
@@ -33,10 +34,11 @@ class Dev:
         self.data = home / ".local" / "share" / "pemba" / "dev"
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PEMBA_", "XDG_"))}
         command = [sys.executable, "-m", "pemba", "dev", "--grpc-port", "0", "--http-port", "0", *arguments]
+        cache = str(load(DevSettings).cache_folder)  # what was built before is as good
         with (home / "stderr").open("a") as errors:
             self.process = subprocess.Popen(
                 command,
-                env={**inherited, "HOME": str(home), **environment},
+                env={**inherited, "PEMBA_CACHE_DIR": cache, "HOME": str(home), **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=errors,
@@ -103,10 +105,11 @@ def running(home: Path, *arguments: str, **environment: str) -> Iterator[tuple[D
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Path:
+def home(tmp_path: Path, spicedb_program: Path) -> Path:
     """An empty home that nobody else may enter."""
     folder = tmp_path / "home"
     folder.mkdir(mode=0o700)
+    assert spicedb_program.exists()
     return folder
 
 
