@@ -1,0 +1,78 @@
+"""Applying the schema: lock, read, compare, write, and the applied version kept in PostgreSQL."""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+
+from pemba.errors import PreconditionFailed, Reason
+from pemba.spicedb import schema
+from pemba.spicedb.client import SpiceDB
+from pemba.spicedb.schema import SchemaChange
+from pemba.telemetry import Event
+
+log = structlog.get_logger()
+
+
+class SchemaVersion(Protocol):
+    """A version that was applied."""
+
+    @property
+    def digest(self) -> str: ...
+
+
+class SchemaLedger(Protocol):
+    """What remembers applies, each step committed before the next begins; `number` is odd while one is under way."""
+
+    def locked(self) -> AbstractAsyncContextManager[None]: ...
+    async def begin(self, digest: str, text: str) -> int: ...
+    async def finish(self, number: int, zedtoken: str) -> None: ...
+    async def abandon(self, number: int, why: str) -> None: ...
+    async def applied(self) -> SchemaVersion | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """`changes` is empty where SpiceDB had it all; `written` tells whether anything was done."""
+
+    written: bool
+    digest: str
+    changes: tuple[SchemaChange, ...]
+
+
+async def apply(spicedb: SpiceDB, ledger: SchemaLedger, text: str) -> Applied:
+    """Make `text` the schema, and remember that it is.
+
+    An apply that died between its steps is healed by the next one.  Raises PreconditionFailed where another apply is
+    under way, where a definition would be dropped, or where SpiceDB refuses; Unavailable, WriteFailed.
+    """
+    wanted = schema.digest(text)
+    async with ledger.locked():
+        changes = tuple(await schema.changes(spicedb, text))
+        _require_nothing_dropped(changes)
+        remembered = await ledger.applied()
+        if not changes and remembered is not None and remembered.digest == wanted:
+            return Applied(False, wanted, ())
+        number = await ledger.begin(wanted, text)
+        try:
+            zedtoken = await schema.write(spicedb, text)
+        except PreconditionFailed as error:
+            await ledger.abandon(number, error.message)
+            raise
+        await ledger.finish(number, zedtoken)
+    log.info(Event.SCHEMA_APPLIED, digest=wanted, changes=[str(change) for change in changes])
+    return Applied(True, wanted, changes)
+
+
+def _require_nothing_dropped(changes: tuple[SchemaChange, ...]) -> None:
+    """A definition that this build does not know is somebody's: a newer build's, or an application's."""
+    dropped = [change.name for change in changes if change.kind in ("definition_removed", "caveat_removed")]
+    if dropped:
+        raise PreconditionFailed(
+            Reason.SCHEMA_MISMATCH,
+            f"SpiceDB holds definitions that this schema lacks and would drop: {', '.join(dropped)}; "
+            "is this an older build than the one that applied last?",
+        )
