@@ -7,12 +7,12 @@ import sys
 import typer
 from typer.core import TyperGroup
 
-from pemba.cli import check, db, dev, member, outbox, process, tenant, workspace
+from pemba.cli import check, db, dev, member, outbox, process, schema, tenant, workspace
 from pemba.cli.failure import Problem, report
 from pemba.cli.options import with_call_options
 from pemba.cli.output import Output
 
-CONTENTS = ("dev", "serve", "relay", "db", "tenant", "workspace", "member", "check", "outbox")
+CONTENTS = ("dev", "serve", "relay", "db", "schema", "tenant", "workspace", "member", "check", "outbox")
 RUN, SET_UP, RECORDS, ASK, OPERATE = "Run", "Set up", "Records", "Ask", "Operate"
 
 
@@ -37,6 +37,7 @@ app.command("dev", rich_help_panel=RUN)(dev.dev)
 app.command("serve", rich_help_panel=RUN)(process.serve)
 app.command("relay", rich_help_panel=RUN)(process.relay)
 app.add_typer(db.app, rich_help_panel=SET_UP)
+app.add_typer(schema.app, rich_help_panel=SET_UP)
 app.add_typer(tenant.app, rich_help_panel=RECORDS)
 app.add_typer(workspace.app, rich_help_panel=RECORDS)
 app.add_typer(member.app, rich_help_panel=RECORDS)
