@@ -84,7 +84,9 @@ async def write(spicedb: SpiceDB, text: str) -> str:
             )
     except WriteFailed as error:
         if error.kind is WriteFailure.OPERATION:
-            raise PreconditionFailed(Reason.SCHEMA_MISMATCH, error.message.replace("the write", "the schema", 1)) from error
+            raise PreconditionFailed(
+                Reason.SCHEMA_MISMATCH, error.message.replace("the write", "the schema", 1)
+            ) from error
         raise
     return str(response.written_at.token)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import structlog
 
@@ -61,10 +61,12 @@ class SchemaGate:
             self._closed = None
         return self.is_open
 
-    async def run(self, changed: Callable[[bool], object] = lambda _: None) -> None:
-        """Look every second while closed, every 30 while open, and tell `changed` whether it is open."""
+    async def run(self, tell: Callable[[bool], Awaitable[None]] | None = None) -> None:
+        """Look every second while closed, every 30 while open, and `tell` each time whether it is open."""
         while True:
-            changed(await self.check_once())
+            is_open = await self.check_once()
+            if tell is not None:
+                await tell(is_open)
             await asyncio.sleep(OPEN_SECONDS if self.is_open else CLOSED_SECONDS)
 
     def _close(self, why: Unavailable) -> None:

@@ -1,0 +1,273 @@
+"""Composition: builds the processes from their parts, and takes them down in reverse order.
+
+`serve` listens for HTTP first, so that /readyz can say what it waits for; then it waits for PostgreSQL, for its
+migrations and for SpiceDB's schema.  gRPC listens as soon as PostgreSQL has been reached once, and answers
+UNAVAILABLE with the reason until all is there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import structlog
+import uvloop
+
+from pemba.authorizer import Authorizer
+from pemba.config import DatabaseSettings, RelaySettings, ServeSettings, SpiceDBSettings
+from pemba.errors import ConfigError, PembaError
+from pemba.http.app import build_http
+from pemba.http.server import RunningHttp, run_http
+from pemba.model import SystemScope
+from pemba.relay.relay import Relay, RelayOptions
+from pemba.rpc.authentication import SystemKeys
+from pemba.rpc.server import Limits, RpcServer, Services, build_server
+from pemba.service.memberships import MembershipService
+from pemba.service.mutation import Mutations
+from pemba.service.refusals import Refusals
+from pemba.service.tenants import TenantService
+from pemba.service.workspaces import WorkspaceService
+from pemba.spicedb.client import SpiceDB
+from pemba.spicedb.schema_gate import SchemaGate
+from pemba.storage import installation, migrate
+from pemba.storage.database import API_ROLE, RELAY_ROLE, SYSTEM_ROLE, Database
+from pemba.storage.installation import Installation
+from pemba.storage.wakeup import Notifier
+from pemba.telemetry import Event, set_up_logging
+from pemba.tokens import Signer
+
+RETRY_SECONDS = 0.5
+_SHORT_SECONDS = 0.05
+
+T = TypeVar("T")
+
+log = structlog.get_logger()
+
+
+def run_serve(settings: ServeSettings) -> None:
+    """`pemba serve`, until SIGTERM or SIGINT.  Raises ConfigError where an address cannot be bound."""
+    set_up_logging(settings.log_level, settings.log_format)
+    uvloop.run(_until_signalled(lambda stopping: serve(settings, stopping)))
+
+
+def run_relay(settings: RelaySettings) -> None:
+    """`pemba relay`, until SIGTERM or SIGINT."""
+    set_up_logging(settings.log_level, settings.log_format)
+    uvloop.run(_until_signalled(lambda stopping: relay(settings, stopping)))
+
+
+async def serve(settings: ServeSettings, stopping: asyncio.Event) -> None:
+    """Serve until `stopping` is set, then give calls under way `drain_seconds`."""
+    async with serving(settings, stopping) as running:
+        if running is not None:
+            log.info(Event.STARTED, process="serve", grpc_port=running.grpc_port, http_port=running.http_port)
+            await stopping.wait()
+            await running.rpc.stop(settings.drain_seconds)
+    log.info(Event.STOPPED, process="serve")
+
+
+async def relay(settings: RelaySettings, stopping: asyncio.Event) -> None:
+    """Deliver until `stopping` is set; requests under way are finished and recorded."""
+    async with AsyncExitStack() as parts:
+        status = _Status()
+        if settings.relay_http_listen:
+            await _http(parts, settings.relay_http_listen, status)
+        database = await _database(parts, settings, (RELAY_ROLE,))
+        spicedb = _spicedb(parts, settings)
+        gate = status.gate = SchemaGate(spicedb)
+        await _when_reached(lambda: _migrated(settings.database_url), status, stopping)
+        watching = _background(parts, gate.run(), stopping)
+        while not gate.is_open and not stopping.is_set():
+            await _pause(stopping, _SHORT_SECONDS)
+        if not stopping.is_set():
+            log.info(Event.STARTED, process="relay")
+            daemon = Relay(settings.database_url, database, spicedb, _relay_options(settings))
+            delivering = asyncio.create_task(daemon.run(), name="relay")
+            await _first(stopping, delivering, watching)
+            daemon.stop()
+            await delivering
+    log.info(Event.STOPPED, process="relay")
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """A server that accepts calls, and where."""
+
+    rpc: RpcServer
+    grpc_port: int
+    http_port: int
+
+
+@asynccontextmanager
+async def serving(settings: ServeSettings, stopping: asyncio.Event) -> AsyncIterator[Serving | None]:
+    """The parts of `pemba serve`, running; None where `stopping` came before PostgreSQL was reached."""
+    async with AsyncExitStack() as parts:
+        status = _Status()
+        http = await _http(parts, settings.http_listen, status)
+        database = await _database(parts, settings, (API_ROLE, SYSTEM_ROLE))
+        spicedb = _spicedb(parts, settings)
+        gate = SchemaGate(spicedb)
+        await _when_reached(lambda: _migrated(settings.database_url), status, stopping)
+        installed = await _when_reached(lambda: _installation(database), status, stopping)
+        if installed is None:
+            yield None
+            return
+        status.gate = gate
+        services = _services(parts, settings, database, spicedb, installed)
+        rpc = await _grpc(parts, settings, services, gate)
+        _background(parts, gate.run(rpc.set_serving), stopping)
+        yield Serving(rpc, rpc.port, http.port)
+
+
+class _Status:
+    """What this process still waits for."""
+
+    def __init__(self) -> None:
+        self.waiting_for = "PostgreSQL"
+        self.gate: SchemaGate | None = None
+
+    def reasons(self) -> list[str]:
+        if self.waiting_for:
+            return [self.waiting_for]
+        try:
+            if self.gate is not None:
+                self.gate.raise_if_not_ready()
+        except PembaError as error:
+            return [error.message]
+        return []
+
+
+async def _http(parts: AsyncExitStack, listen: str, status: _Status) -> RunningHttp:
+    http = await run_http(build_http(status.reasons), listen)
+    parts.push_async_callback(http.stop)
+    return http
+
+
+async def _database(parts: AsyncExitStack, settings: DatabaseSettings, roles: tuple[str, ...]) -> Database:
+    database = Database(settings.database_url, settings.database_pool_size, roles)
+    await database.open()
+    parts.push_async_callback(database.close)
+    return database
+
+
+def _spicedb(parts: AsyncExitStack, settings: SpiceDBSettings) -> SpiceDB:
+    spicedb = SpiceDB.connect(settings.spicedb_endpoint, settings.spicedb_key, tls=settings.spicedb_tls)
+    parts.push_async_callback(spicedb.close)
+    return spicedb
+
+
+def _services(
+    parts: AsyncExitStack, settings: ServeSettings, database: Database, spicedb: SpiceDB, installed: Installation
+) -> Services:
+    signer = Signer(settings.root_secrets, installed.database_epoch)
+    notifier = Notifier(database)
+    parts.push_async_callback(notifier.close)
+    mutations = Mutations(database, signer, notifier, Refusals(database))
+    return Services(
+        authorizer=Authorizer(database, spicedb, signer, settings.max_token_waiters),
+        tenants=TenantService(mutations),
+        workspaces=WorkspaceService(mutations),
+        memberships=MembershipService(mutations),
+    )
+
+
+async def _grpc(parts: AsyncExitStack, settings: ServeSettings, services: Services, gate: SchemaGate) -> RpcServer:
+    rpc = build_server(
+        settings.grpc_listen,
+        services,
+        SystemKeys(settings.system_keys),
+        gate.raise_if_not_ready,
+        Limits(max_message_bytes=settings.max_message_bytes, max_concurrent_rpcs=settings.max_concurrent_rpcs),
+        with_reflection=settings.reflection,
+    )
+    await rpc.start()
+    parts.push_async_callback(rpc.stop, 0)
+    return rpc
+
+
+def _relay_options(settings: RelaySettings) -> RelayOptions:
+    return RelayOptions(
+        poll_min_seconds=settings.relay_poll_min_seconds,
+        poll_max_seconds=settings.relay_poll_max_seconds,
+        rpc_seconds=settings.relay_rpc_seconds,
+        keep_seconds=settings.relay_retention_days * 24 * 3600,
+    )
+
+
+async def _installation(database: Database) -> Installation:
+    async with database.begin(SystemScope("read the installation at start-up")) as tx:
+        return await installation.read(tx)
+
+
+async def _migrated(url: str) -> bool:
+    """Raises ConfigError while the database is older than this build; a newer one is fine (a rolling upgrade)."""
+    current = await asyncio.to_thread(migrate.current, url)
+    if current is None or int(current) < int(migrate.head()):
+        raise ConfigError(
+            f"the database is at revision {current or 'none'} and this build needs {migrate.head()}: "
+            "run `pemba db upgrade`"
+        )
+    return True
+
+
+async def _when_reached(
+    ask: Callable[[], Coroutine[Any, Any, T]], status: _Status, stopping: asyncio.Event
+) -> T | None:
+    """What `ask` gives once it does not fail any more; None where `stopping` comes first."""
+    said = ""
+    while not stopping.is_set():
+        try:
+            found = await ask()
+        except (PembaError, ConfigError) as error:
+            status.waiting_for = str(error)
+            if said != status.waiting_for:
+                log.warning("waiting", why=status.waiting_for)
+            said = status.waiting_for
+        else:
+            status.waiting_for = ""
+            return found
+        await _pause(stopping, RETRY_SECONDS)
+    return None
+
+
+def _background(parts: AsyncExitStack, work: Coroutine[Any, Any, None], stopping: asyncio.Event) -> asyncio.Task[None]:
+    """A side task for the life of the process: one that dies is named in the log and stops it."""
+    task = asyncio.create_task(work)
+
+    def died(done: asyncio.Task[None]) -> None:
+        if not done.cancelled() and done.exception() is not None:
+            log.error(Event.TASK_DIED, task=repr(done.get_coro()), exc_info=done.exception())
+            stopping.set()
+
+    async def end() -> None:
+        task.cancel()
+        await asyncio.wait({task})
+
+    task.add_done_callback(died)
+    parts.push_async_callback(end)
+    return task
+
+
+async def _first(stopping: asyncio.Event, *tasks: asyncio.Task[None]) -> None:
+    stop = asyncio.create_task(stopping.wait())
+    await asyncio.wait({stop, *tasks}, return_when=asyncio.FIRST_COMPLETED)
+    stop.cancel()
+
+
+async def _pause(stopping: asyncio.Event, seconds: float) -> None:
+    try:
+        await asyncio.wait_for(stopping.wait(), seconds)
+    except TimeoutError:
+        return
+
+
+async def _until_signalled(run: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    await run(stopping)
