@@ -150,7 +150,7 @@ def test_data_and_secrets_stay_from_one_run_to_the_next_also_after_a_hard_kill(h
 
 def test_what_dies_is_named_and_started_again_on_the_same_address(home: Path) -> None:
     with running(home) as (dev, ready):
-        for name in ("relay", "spicedb", "serve"):
+        for name in ("relay", "spicedb", "serve", "postgres"):
             killed = (dev.ready() or {})["pid"][name]
             os.kill(killed, signal.SIGKILL)
             after = wait_for(partial(_another, dev, name, killed))
