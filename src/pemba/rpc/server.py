@@ -63,7 +63,6 @@ class Limits:
             ("grpc.keepalive_timeout_ms", 20_000),
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.http2.min_ping_interval_without_data_ms", round(self.min_ping_seconds * 1000)),
-            ("grpc.http2.min_recv_ping_interval_without_data_ms", round(self.min_ping_seconds * 1000)),
             # Two servers on one port would share its calls without a word.
             ("grpc.so_reuseport", 0),
         ]

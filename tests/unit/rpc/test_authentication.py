@@ -22,7 +22,17 @@ def test_every_key_of_the_list_is_a_system_key_with_every_scope(key, scheme):
 
 @pytest.mark.parametrize(
     "authorization",
-    ["", "Bearer", "Bearer ", f"Basic {FIRST}", FIRST, f"Bearer  {FIRST}", f"Bearer {FIRST}x", f"Bearer {FIRST[:-1]}"],
+    [
+        "",
+        "Bearer",
+        f"Bearer_{FIRST}",
+        "Bearer ",
+        f"Basic {FIRST}",
+        FIRST,
+        f"Bearer  {FIRST}",
+        f"Bearer {FIRST}x",
+        f"Bearer {FIRST[:-1]}",
+    ],
 )
 def test_whatever_is_not_a_bearer_of_a_known_key_is_refused_in_the_same_words(authorization):
     with pytest.raises(Unauthenticated, match="authorization: takes `Bearer KEY`") as caught:

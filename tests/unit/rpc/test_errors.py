@@ -23,7 +23,7 @@ from pemba.errors import (
     Unavailable,
     invalid_field,
 )
-from pemba.rpc.errors import CODES, public_error, to_status
+from pemba.rpc.errors import CODES, code_of, public_error, to_status
 
 CASES = [
     (invalid_field("slug", "is bad"), "INVALID_ARGUMENT", "INVALID_FIELD", BadRequest),
@@ -52,9 +52,17 @@ def test_an_error_has_its_code_its_reason_and_its_details(error, code, reason, d
     assert [d.TypeName() for d in status.details[1:]] == ([detail.DESCRIPTOR.full_name] if detail else [])
 
 
-def test_every_error_that_can_be_raised_has_a_code_of_its_own_in_the_table():
-    assert _subclasses(PembaError) == set(CODES)
-    assert {type(error) for error, *_ in CASES} == set(CODES)
+def test_every_error_that_can_be_raised_has_a_code():
+    public = {kind for kind in _subclasses(PembaError) if kind.__module__ == "pemba.errors"}
+    assert public == set(CODES) == {type(error) for error, *_ in CASES}
+    assert not [kind for kind in _subclasses(PembaError) if CODES.keys().isdisjoint(kind.__mro__)]
+
+
+def test_an_error_of_one_package_alone_has_the_code_of_what_it_derives_from():
+    class Refused(Unavailable):
+        pass
+
+    assert code_of(Refused(Reason.OVERLOADED, "no")) is grpc.StatusCode.UNAVAILABLE
 
 
 def test_the_fields_that_are_wrong_are_named_one_by_one():

@@ -111,6 +111,7 @@ async def test_a_message_that_names_another_tenant_than_the_metadata_is_refused(
 async def test_a_slug_of_another_tenant_than_the_metadata_is_refused(running):
     request = GetTenantRequest(slug="acme")
     assert (await running.call("GetTenant", request, ("pemba-tenant", TENANT_ID))).tenant.id == TENANT_ID
+    assert running.tenants.calls[0].options == {"tenant_id": None, "slug": "acme"}
     refusal = await running.refusal("GetTenant", request, ("pemba-tenant", OTHER_TENANT_ID))
     assert list(refusal.violations) == ["slug"]
 
@@ -260,25 +261,25 @@ async def test_until_it_is_ready_every_call_is_unavailable(serve):
 # -- logs and metrics -------------------------------------------------------------------------------------
 
 
-async def test_the_log_context_of_concurrent_calls_is_each_ones_own(running):
+async def test_the_log_context_of_concurrent_calls_is_each_ones_own(serve):
+    with structlog.contextvars.bound_contextvars(request_id="of the start", process="serve"):
+        running = await serve()
     seen = []
     together = asyncio.Barrier(20)
+    answer = running.tenants.answers["get_tenant"]
 
     async def note(caller, **_):
-        before = structlog.contextvars.get_contextvars()["request_id"]
+        before = structlog.contextvars.get_contextvars()
         await together.wait()
-        seen.append((caller.request_id, before, structlog.contextvars.get_contextvars()["request_id"]))
+        seen.append((caller.request_id, before, structlog.contextvars.get_contextvars()))
         return answer
 
-    answer = running.tenants.answers["get_tenant"]
     running.tenants.answers["get_tenant"] = note
-    structlog.contextvars.bind_contextvars(request_id="of the test")
-    try:
-        await asyncio.gather(*(running.call("GetTenant", GET, ("x-request-id", f"r-{i}")) for i in range(20)))
-        assert structlog.contextvars.get_contextvars() == {"request_id": "of the test"}
-    finally:
-        structlog.contextvars.clear_contextvars()
-    assert sorted(seen) == sorted((f"r-{i}",) * 3 for i in range(20))
+    await asyncio.gather(*(running.call("GetTenant", GET, ("x-request-id", f"r-{i}")) for i in range(20)))
+    assert {request_id for request_id, *_ in seen} == {f"r-{i}" for i in range(20)}
+    for request_id, before, after in seen:
+        assert before == after == {"request_id": request_id, "method": "/pemba.v1.TenantService/GetTenant"}
+    assert structlog.contextvars.get_contextvars() == {}
 
 
 async def test_calls_are_counted_by_method_and_code(running):
