@@ -20,6 +20,8 @@ import pytest
 
 from pemba.config import DevSettings, load
 from pemba.dev.health import is_serving
+from pemba.dev.postgres import Postgres
+from pemba.dev.spicedb import SpiceDB
 
 START_SECONDS = 90.0
 STOP_SECONDS = 60.0
@@ -207,11 +209,38 @@ def test_a_taken_port_is_refused_by_the_name_of_its_flag(home: Path) -> None:
 
 
 def test_a_start_that_fails_says_why_and_leaves_nothing(home: Path) -> None:
+    dev = Dev(home, PEMBA_SPICEDB_ENDPOINT="127.0.0.1:1", PEMBA_SPICEDB_KEY="k" * 32)
+
+    assert dev.wait() == 1
+    assert "pemba dev: pemba schema apply failed" in dev.errors
+    assert dev.ready() is None
+    assert not (dev.data / "postgres" / "data" / "postmaster.pid").exists()
+
+
+def test_a_spicedb_without_its_key_is_refused_by_the_name_of_the_setting(home: Path) -> None:
     dev = Dev(home, PEMBA_SPICEDB_ENDPOINT="127.0.0.1:1")
 
     assert dev.wait() == 1
     assert "PEMBA_SPICEDB_KEY" in dev.errors
-    assert dev.ready() is None
+
+
+def test_servers_that_the_settings_name_are_used_instead_of_embedded_ones(
+    home: Path, own_postgres: Callable[[], Postgres], own_spicedb: Callable[[], SpiceDB]
+) -> None:
+    postgres, spicedb = own_postgres(), own_spicedb()
+    settings = {
+        "PEMBA_DATABASE_URL": postgres.url("pemba", "pemba"),
+        "PEMBA_SPICEDB_ENDPOINT": spicedb.endpoint,
+        "PEMBA_SPICEDB_KEY": spicedb.key,
+    }
+
+    with running(home, **settings) as (_, ready):
+        assert set(ready["pid"]) == {"dev", "serve", "relay"}
+        assert ready["database_url"] == settings["PEMBA_DATABASE_URL"]
+        assert ready["spicedb_endpoint"] == spicedb.endpoint
+
+    assert postgres.pid is not None
+    assert spicedb.pid is not None
 
 
 def test_an_interrupt_during_the_start_leaves_nothing(home: Path) -> None:
