@@ -23,19 +23,19 @@ def running_dev() -> Iterator[Mapping[str, str]]:
     with TemporaryDirectory(prefix="pemba-e2e-") as home:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PEMBA_", "XDG_"))}
         environment = {**inherited, "HOME": home}
-        errors = Path(home) / "stderr"
-        process = subprocess.Popen(
-            [sys.executable, "-m", "pemba", "dev", "--grpc-port", "0", "--http-port", "0"],
-            # a spicedb that was built for somebody else's tests is as good
-            env={**environment, "PEMBA_CACHE_DIR": str(load(DevSettings).cache_folder)},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=errors.open("w"),
-            text=True,
-        )
+        with (Path(home) / "stderr").open("w") as errors:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "pemba", "dev", "--grpc-port", "0", "--http-port", "0"],
+                # a spicedb that was built for somebody else's tests is as good
+                env={**environment, "PEMBA_CACHE_DIR": str(load(DevSettings).cache_folder)},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+            )
         try:
             assert process.stdout is not None
-            assert process.stdout.readline().startswith("pemba ready "), errors.read_text()
+            assert process.stdout.readline().startswith("pemba ready "), Path(errors.name).read_text()
             yield environment
         finally:
             process.send_signal(signal.SIGTERM)
