@@ -133,9 +133,9 @@ class Authorizer:
         return await self._positions.now(wanted)
 
     def _token_of(self, snapshot: Snapshot, tenants: frozenset[TenantId]) -> str:
-        if not 0 < len(tenants) <= MAX_POSITIONS:
-            return ""
-        return self._signer.token({tenant: snapshot.positions[tenant].delivered_seq for tenant in tenants})
+        found = {tenant: snapshot.positions[tenant] for tenant in tenants}
+        known = {tenant: position.delivered_seq for tenant, position in found.items() if position.status is not None}
+        return self._signer.token(known) if 0 < len(known) <= MAX_POSITIONS else ""
 
 
 def _users(questions: Sequence[Question]) -> frozenset[UserId]:

@@ -36,13 +36,18 @@ class Action(Enum):
         return self.value[1]
 
 
-async def require_on_workspace(tx: TenantTransaction, caller: Caller, workspace: Workspace, action: Action) -> None:
-    """Raises NotFound where the caller may not see the workspace, Forbidden where it may not do this to it."""
+async def require_on_workspace(
+    tx: TenantTransaction, caller: Caller, workspace: Workspace, action: Action, named: str = ""
+) -> None:
+    """Raises NotFound where the caller may not see the workspace, Forbidden where it may not do this to it.
+
+    `named` is how the caller named it: an answer must not tell more than it would of what is not there.
+    """
     if caller.acting_user is None:
         return
     held = await authority.on_workspace(tx, caller.acting_user, workspace.id)
     if held is None:
-        raise NotFound(f"workspace {workspace.id}")
+        raise NotFound(named or f"workspace {workspace.id}")
     needed = action.permission
     # What changes the root itself changes the tenant: its owners are the tenant's admins.
     if workspace.kind is WorkspaceKind.ROOT and action in (

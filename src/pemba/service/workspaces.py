@@ -82,9 +82,10 @@ class WorkspaceService:
                 workspace = await workspaces.get(tx, workspace_id)
             else:
                 workspace = await workspaces.get_by_path(tx, [slug for slug in (path or "").split("/") if slug])
+            named = f"workspace {workspace_id or path or 'root'}"
             if workspace is None:
-                raise NotFound(f"workspace {workspace_id or path or 'root'}")
-            await require_on_workspace(tx, caller, workspace, Action.SEE)
+                raise NotFound(named)
+            await require_on_workspace(tx, caller, workspace, Action.SEE, named)
         return Found(workspace, self._signer.token({tenant_id: head}))
 
     async def list_workspaces(

@@ -93,7 +93,8 @@ async def test_i3_the_last_admin_of_a_tenant_stays(parts) -> None:
 async def test_removing_from_the_tenant_takes_every_direct_role_and_a_transfer_resolves_the_last_owner(parts) -> None:
     tenant, root = await parts.tenant("alice")
     await parts.role(tenant, "bob", Role.MEMBER)
-    top, low = await parts.workspace(root, "top", owner="bob"), await parts.workspace(root, "low", owner="carol")
+    await parts.workspace(root, "top", owner="bob")
+    low = await parts.workspace(root, "low", owner="carol")
     await parts.role(low, "bob", Role.VIEWER)
     before = len(await parts.operations(tenant))
     assert await refusal(parts.remove(tenant, "bob")) is Reason.LAST_OWNER
@@ -235,7 +236,7 @@ async def test_members_are_listed_and_found_only_by_those_who_see_the_object(par
 
 
 async def test_a_missing_membership_is_not_found_unless_that_is_allowed(parts) -> None:
-    tenant, root = await parts.tenant("alice")
+    _, root = await parts.tenant("alice")
     top = await parts.workspace(root, "top")
     with pytest.raises(NotFound):
         await parts.remove(top, "bob")

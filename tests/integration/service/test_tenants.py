@@ -96,7 +96,7 @@ async def test_an_update_compares_the_etag_and_moves_it(parts) -> None:
     with pytest.raises(ConcurrentUpdate) as refused:
         await parts.tenants.update_tenant(parts.system, tenant.id, name="X", options=parts.options(etag=tenant.etag))
     assert refused.value.reason is Reason.ETAG_MISMATCH
-    assert await parts.operations(tenant) == [[f"+admin@user:alice", f"+tenant@tenant:{tenant.id}"], []]
+    assert await parts.operations(tenant) == [["+admin@user:alice", f"+tenant@tenant:{tenant.id}"], []]
 
 
 async def test_a_suspended_tenant_stands_still_until_it_is_active_again(parts) -> None:
@@ -148,7 +148,7 @@ async def test_a4_every_change_is_audited_with_who_from_where_and_its_operations
 
 
 async def test_what_was_refused_is_audited_too_and_takes_no_number(parts) -> None:
-    tenant, root = await parts.tenant()
+    tenant, _ = await parts.tenant()
     await parts.role(tenant, "bob", Role.MEMBER)
     with pytest.raises(Forbidden):
         await parts.role(tenant, "carol", Role.MEMBER, parts.acting("bob"))

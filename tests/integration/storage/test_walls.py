@@ -17,7 +17,8 @@ ACME, OTHER = "ten_01h455vb4pex5vsknk084sn02q", "ten_01h455vb4pex5vsknk084sn02r"
 
 TENANTS = f"""
     INSERT INTO users (id) VALUES ('alice'), ('bob');
-    INSERT INTO tenants (id, slug, name, changed_seq) VALUES ('{ACME}', 'acme', 'Acme', 1), ('{OTHER}', 'other', 'O', 1);
+    INSERT INTO tenants (id, slug, name, changed_seq)
+        VALUES ('{ACME}', 'acme', 'Acme', 1), ('{OTHER}', 'other', 'O', 1);
     INSERT INTO tenant_head (tenant_id, shard, head_seq) VALUES ('{ACME}', 1, 1), ('{OTHER}', 2, 1);
     INSERT INTO workspaces (tenant_id, id, slug, name, kind, changed_seq)
         VALUES ('{ACME}', 'ws_root', 'root', 'Acme', 'root', 1), ('{OTHER}', 'ws_other', 'root', 'O', 'root', 1);
@@ -71,6 +72,13 @@ async def connection(database_url: str) -> AsyncIterator[Connection]:
     await connection.close()
 
 
+async def as_the_api(connection: Connection, statement: str) -> None:
+    """One statement as the API's role, of the tenant ACME."""
+    async with connection.transaction():
+        await connection.execute(f"SET LOCAL ROLE pemba_api; SET LOCAL pemba.tenant_id = '{ACME}'")
+        await connection.execute(statement)
+
+
 @pytest.mark.parametrize("what", ILLEGAL)
 async def test_an_illegal_state_cannot_be_stored(connection: Connection, what: str) -> None:
     with pytest.raises(asyncpg.IntegrityConstraintViolationError):
@@ -103,9 +111,7 @@ async def test_the_apis_role_sees_and_changes_its_own_tenant_alone(connection: C
         assert await connection.fetchval("SELECT array_agg(DISTINCT tenant_id) FROM workspaces") == [ACME]
         assert await connection.execute(f"UPDATE workspaces SET name = 'x' WHERE tenant_id = '{OTHER}'") == "UPDATE 0"
     with pytest.raises(asyncpg.InsufficientPrivilegeError, match="row-level security"):
-        async with connection.transaction():
-            await connection.execute(f"SET LOCAL ROLE pemba_api; SET LOCAL pemba.tenant_id = '{ACME}'")
-            await connection.execute(f"INSERT INTO outbox VALUES ('{OTHER}', 1, 1, '[]', 0, 0, '{{}}')")
+        await as_the_api(connection, f"INSERT INTO outbox VALUES ('{OTHER}', 1, 1, '[]', 0, 0, '{{}}')")
 
 
 @pytest.mark.parametrize(
@@ -125,9 +131,7 @@ async def test_the_apis_role_sees_and_changes_its_own_tenant_alone(connection: C
 )
 async def test_the_apis_role_may_not(connection: Connection, statement: str) -> None:
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
-        async with connection.transaction():
-            await connection.execute(f"SET LOCAL ROLE pemba_api; SET LOCAL pemba.tenant_id = '{ACME}'")
-            await connection.execute(statement)
+        await as_the_api(connection, statement)
 
 
 async def test_no_role_that_a_server_takes_on_is_an_owner_or_passes_row_level_security(connection: Connection) -> None:
