@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 import pytest
 
+from pemba.cli.failure import ExitCode
 from pemba.config import DevSettings, load
 from pemba.dev.health import is_serving
 from pemba.dev.postgres import Postgres
@@ -176,7 +177,7 @@ def test_one_that_keeps_dying_stops_everything(home: Path) -> None:
             killed = pid
         dev.process.communicate(timeout=STOP_SECONDS)
 
-    assert dev.process.returncode == 1
+    assert dev.process.returncode == ExitCode.FAILED
     assert "deaths within a minute, the last: relay" in dev.errors
     assert_gone(before)
 
@@ -193,7 +194,7 @@ def test_a_second_one_on_the_same_data_is_refused(home: Path) -> None:
     with running(home) as (_, ready):
         second = Dev(home)
 
-        assert second.wait() == 1
+        assert second.wait() == ExitCode.FAILED
         assert "pemba dev already runs on" in second.errors
         assert "--data-dir" in second.errors
         assert is_serving(ready["grpc"])
@@ -203,7 +204,7 @@ def test_a_taken_port_is_refused_by_the_name_of_its_flag(home: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         dev = Dev(home, "--grpc-port", str(other.getsockname()[1]))
 
-        assert dev.wait() == 1
+        assert dev.wait() == ExitCode.FAILED
     assert "--grpc-port" in dev.errors
     assert len(dev.errors.splitlines()) == 1
 
@@ -211,7 +212,7 @@ def test_a_taken_port_is_refused_by_the_name_of_its_flag(home: Path) -> None:
 def test_a_start_that_fails_says_why_and_leaves_nothing(home: Path) -> None:
     dev = Dev(home, PEMBA_SPICEDB_ENDPOINT="127.0.0.1:1", PEMBA_SPICEDB_KEY="k" * 32)
 
-    assert dev.wait() == 1
+    assert dev.wait() == ExitCode.FAILED
     assert "pemba dev: pemba schema apply failed" in dev.errors
     assert dev.ready() is None
     assert not (dev.data / "postgres" / "data" / "postmaster.pid").exists()
@@ -220,7 +221,7 @@ def test_a_start_that_fails_says_why_and_leaves_nothing(home: Path) -> None:
 def test_a_spicedb_without_its_key_is_refused_by_the_name_of_the_setting(home: Path) -> None:
     dev = Dev(home, PEMBA_SPICEDB_ENDPOINT="127.0.0.1:1")
 
-    assert dev.wait() == 1
+    assert dev.wait() == ExitCode.USAGE
     assert "PEMBA_SPICEDB_KEY" in dev.errors
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pemba.cli.failure import ExitCode
 from pemba.config import DEFAULT_GRPC_PORT, DEFAULT_HTTP_PORT, DevSettings, load
 from pemba.dev.ready import Ready
 from pemba.errors import ConfigError
@@ -38,7 +39,7 @@ def dev(
         from pemba.dev.stack import run
     except ModuleNotFoundError as missing:
         print(f"pemba dev: {missing}; it needs more packages: pip install 'pemba[dev-stack]'", file=sys.stderr)
-        raise typer.Exit(1) from None
+        raise typer.Exit(ExitCode.FAILED) from None
     progress = _Progress()
     try:
         options = Options(
@@ -50,7 +51,7 @@ def dev(
         code = run(options, progress)
     except (ConfigError, StartError) as error:
         progress.problem(str(error))
-        raise typer.Exit(1) from None
+        raise typer.Exit(ExitCode.USAGE if isinstance(error, ConfigError) else ExitCode.FAILED) from None
     finally:
         progress.end()
     raise typer.Exit(code)
