@@ -24,8 +24,6 @@ class Event(StrEnum):
     STOPPED = "stopped"
     TASK_DIED = "task_died"
     RPC_FAILED = "rpc_failed"
-    LEASE_TAKEN = "lease_taken"
-    LEASE_LOST = "lease_lost"
     DELIVERY_FAILED = "delivery_failed"
     SHARD_PAUSED = "shard_paused"
     SCHEMA_APPLIED = "schema_applied"

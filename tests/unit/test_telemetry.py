@@ -30,9 +30,9 @@ def lines(restored_logging):
 
 def test_a_line_carries_event_level_utc_time_and_the_calls_context(lines):
     structlog.contextvars.bind_contextvars(request_id="r-1")
-    structlog.get_logger("pemba.relay").warning(telemetry.Event.LEASE_LOST, shard=3)
+    structlog.get_logger("pemba.relay").warning(telemetry.Event.SHARD_PAUSED, shard=3)
     [line] = lines()
-    assert line["event"] == "lease_lost"
+    assert line["event"] == "shard_paused"
     assert (line["level"], line["shard"], line["request_id"]) == ("warning", 3, "r-1")
     assert line["timestamp"].endswith("Z")
 
