@@ -18,6 +18,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TypeVar
 
+import hypothesis
 import pytest
 
 from pemba.config import DevSettings, load
@@ -27,6 +28,10 @@ from pemba.dev.postgres import Postgres
 from pemba.dev.process import Server, StartError
 from pemba.dev.spicedb import SpiceDB
 from pemba.dev.spicedb_binary import find_spicedb
+
+# No example is late on a machine that is busy with servers.
+hypothesis.settings.register_profile("pemba", deadline=None)
+hypothesis.settings.load_profile("pemba")
 
 AnySpiceDB = SpiceDB | SpiceDBAccess
 AnyServer = TypeVar("AnyServer", bound=Server)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import secrets
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -116,6 +117,14 @@ def ref(on: Tenant | Workspace) -> ObjectRef:
 
 def tenant_of(on: Tenant | Workspace):
     return on.id if isinstance(on, Tenant) else on.tenant_id
+
+
+@pytest.fixture
+def bare_spicedb(servers) -> Iterator[object]:
+    """A SpiceDB with an empty store of its own."""
+    server = servers.own_spicedb(f"spicedb_{secrets.token_hex(4)}")
+    yield server
+    server.stop()
 
 
 @pytest.fixture

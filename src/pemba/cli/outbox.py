@@ -1,4 +1,4 @@
-"""`pemba outbox`: how far the relay is, read from PostgreSQL (PEMBA_DATABASE_URL)."""
+"""`pemba outbox`: how far the relay is, read from PostgreSQL (PEMBA_DATABASE_URL, or a running `pemba dev`'s)."""
 
 from __future__ import annotations
 
@@ -28,15 +28,23 @@ def status(
 ) -> None:
     """List the tenants whose changes are not all delivered, the furthest behind first."""
     with reporting(output):
-        from pemba.config import DatabaseSettings, load
-
-        streams = asyncio.run(_read(load(DatabaseSettings).database_url, every, limit))
+        streams = asyncio.run(_read(_database_url(), every, limit))
         if output is Output.JSON:
             print_json({"streams": [asdict(stream) for stream in streams]})
         elif streams:
             print_table([_row(stream) for stream in streams], _COLUMNS)
         else:
             print("every change is delivered" if not every else "there is no tenant yet")
+
+
+def _database_url() -> str:
+    """PEMBA_DATABASE_URL, else the database of a running `pemba dev`.  Raises ConfigError."""
+    from pemba.config import DatabaseSettings, DevSettings, load
+    from pemba.dev.ready import read_ready
+
+    settings = load(DevSettings)
+    ready = None if settings.database_url else read_ready(settings.data_folder)
+    return load(DatabaseSettings, {"database_url": ready.database_url if ready else None}).database_url
 
 
 async def _read(url: str, every: bool, limit: int) -> list[StreamStatus]:

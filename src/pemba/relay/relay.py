@@ -18,7 +18,7 @@ from pemba.storage import delivery
 from pemba.storage.database import Database
 from pemba.storage.outbox import shard_of
 from pemba.storage.wakeup import RelaySession
-from pemba.telemetry import Event
+from pemba.telemetry import OUTBOX_UNDELIVERED_ROWS, Event
 
 STAND_BY_SECONDS = 0.5
 """How often a relay that stands by asks for its turn."""
@@ -125,7 +125,10 @@ class Relay:
                     due = await delivery.due_shards(tx)
             except BackendError as error:
                 log.warning("relay.poll_failed", error=error.message)
-                due = []
+                due = {}
+            else:
+                for lane in self._lanes:
+                    OUTBOX_UNDELIVERED_ROWS.labels(str(lane.shard)).set(due.get(lane.shard, 0))
             for shard in due:
                 self._lanes[shard].wake()
             pause = self._options.poll_min_seconds if due else min(pause * 2, self._options.poll_max_seconds)

@@ -15,8 +15,9 @@ MAX_ROWS_OF_A_BATCH = 500
 
 _DUE_SHARDS = Statement(
     """
-    SELECT DISTINCT h.shard FROM tenant_head h LEFT JOIN tenant_delivery d ON d.tenant_id = h.tenant_id
-    WHERE h.head_seq > coalesce(d.delivered_seq, 0)
+    SELECT h.shard, CAST(sum(h.head_seq - coalesce(d.delivered_seq, 0)) AS bigint) AS undelivered
+    FROM tenant_head h LEFT JOIN tenant_delivery d ON d.tenant_id = h.tenant_id
+    WHERE h.head_seq > coalesce(d.delivered_seq, 0) GROUP BY h.shard
     """
 )
 # Those that waited for the longest first, so that none starves behind the others' backlog.
@@ -106,9 +107,9 @@ class Delivered:
     zedtoken: str | None
 
 
-async def due_shards(tx: RelayTransaction) -> list[int]:
-    """The shards in which any tenant has undelivered rows."""
-    return [record["shard"] for record in await _DUE_SHARDS.rows(tx)]
+async def due_shards(tx: RelayTransaction) -> dict[int, int]:
+    """The shards in which any tenant has undelivered rows, with how many rows that are."""
+    return {record["shard"]: record["undelivered"] for record in await _DUE_SHARDS.rows(tx)}
 
 
 async def due_tenants(tx: RelayTransaction, shard: int, limit: int, without: Sequence[TenantId]) -> list[DueTenant]:

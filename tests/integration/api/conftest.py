@@ -85,12 +85,16 @@ def reason():
     return reason_of
 
 
+def serve_settings(settings: Mapping[str, object]) -> ServeSettings:
+    return ServeSettings(
+        **settings, grpc_listen="127.0.0.1:0", http_listen="127.0.0.1:0", system_keys=(KEY,), root_secrets=("r" * 32,)
+    )
+
+
 @asynccontextmanager
 async def a_whole_pemba(settings: Mapping[str, object]) -> AsyncIterator[Api]:
     stopping = asyncio.Event()
-    serve = ServeSettings(
-        **settings, grpc_listen="127.0.0.1:0", http_listen="127.0.0.1:0", system_keys=(KEY,), root_secrets=("r" * 32,)
-    )
+    serve = serve_settings(settings)
     relaying = asyncio.create_task(app.relay(RelaySettings(**settings), stopping))
     async with app.serving(serve, stopping) as running:
         assert running is not None
@@ -124,3 +128,18 @@ async def api(database_url: str, spicedb) -> AsyncIterator[Api]:
     }
     async with a_whole_pemba(settings) as running:
         yield running
+
+
+@pytest.fixture
+def make_serve_settings():
+    return serve_settings
+
+
+@pytest.fixture
+def make_api():
+    return Api
+
+
+@pytest.fixture
+def until_serving():
+    return is_ready
