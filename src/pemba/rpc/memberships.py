@@ -7,7 +7,8 @@ from pemba.model import UserId
 from pemba.rpc import records
 from pemba.rpc.context import Call
 from pemba.rpc.validation import Fields
-from pemba.service.memberships import MAX_ASSIGNMENTS, MembershipService, RoleAssignment
+from pemba.service.memberships import MAX_ASSIGNMENTS, MembershipService
+from pemba.service.role_change import RoleAssignment
 from pemba.v1 import memberships_pb2
 from pemba.v1.memberships_pb2 import (
     GetMembershipRequest,

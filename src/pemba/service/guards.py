@@ -1,9 +1,9 @@
-"""Guards on memberships: what no right overrides.  They count active users only."""
+"""Guards: what no right overrides.  Those on memberships count active users only."""
 
 from __future__ import annotations
 
 from pemba.errors import Forbidden, PreconditionFailed, Reason
-from pemba.model import Caller, Membership, Role, SubjectRef, UserId, Workspace
+from pemba.model import Caller, Membership, Role, SubjectRef, UserId, Workspace, WorkspaceKind
 from pemba.storage import memberships, users
 from pemba.storage.database import TenantTransaction
 
@@ -51,3 +51,9 @@ def last_holder(membership: Membership) -> PreconditionFailed:
         "the workspace's last active owner stays; make another one first, or name one in transfer_to",
         {"workspace": membership.workspace_id},
     )
+
+
+def require_not_root(workspace: Workspace, verb: str) -> None:
+    """Raises PreconditionFailed (ROOT_WORKSPACE)."""
+    if workspace.kind is WorkspaceKind.ROOT:
+        raise PreconditionFailed(Reason.ROOT_WORKSPACE, f"the root workspace cannot be {verb}")

@@ -5,14 +5,11 @@ All of it is decided under the tenant's head, so of two changes that would each 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from collections.abc import Sequence
 
 from pydantic import TypeAdapter
 
-from pemba import projection
-from pemba.errors import NotFound, PreconditionFailed, Reason, invalid_field
+from pemba.errors import NotFound, invalid_field
 from pemba.model import (
     Caller,
     Membership,
@@ -22,37 +19,22 @@ from pemba.model import (
     SubjectRef,
     TenantId,
     TenantScope,
-    Tuple,
     UserId,
-    UserStatus,
-    Workspace,
     WorkspaceId,
 )
-from pemba.service import guards, rights
+from pemba.service import rights
 from pemba.service.mutation import Draft, MutationOptions, Mutations, require_etag
 from pemba.service.results import Changed, Found, Page
-from pemba.service.rights import Action
-from pemba.service.workspaces import usable, visible
-from pemba.storage import memberships, outbox, users, workspaces
+from pemba.service.rights import Action, visible
+from pemba.service.role_change import MEMBERSHIPS, RoleAssignment, RoleChange, require_own_tenant
+from pemba.storage import memberships, outbox
 from pemba.storage.database import TenantTransaction
 from pemba.storage.outbox import MAX_CHANGE_OPERATIONS
 
-T = TypeVar("T")
-
 _MEMBERSHIP = TypeAdapter(Membership)
-_MEMBERSHIPS = TypeAdapter(tuple[Membership, ...])
 _REMOVED: TypeAdapter[Membership | None] = TypeAdapter(Membership | None)
 
 MAX_ASSIGNMENTS = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class RoleAssignment:
-    """One role to give: `object` is the tenant or a workspace of it."""
-
-    object: ObjectRef
-    subject: SubjectRef
-    role: Role
 
 
 class MembershipService:
@@ -77,7 +59,7 @@ class MembershipService:
         assignment = RoleAssignment(object, subject, role)
 
         async def body(tx: TenantTransaction, seq: Seq) -> Draft[Membership]:
-            change = _Change(tx, caller, seq)
+            change = RoleChange(tx, caller, seq)
             await change.lock_users([assignment])
             before, after = await change.assign(assignment, etag_options=options)
             return change.draft(after, [before] if before else [], [after], str(object))
@@ -97,13 +79,13 @@ class MembershipService:
             raise invalid_field("assignments", f"takes 1 to {MAX_ASSIGNMENTS}")
 
         async def body(tx: TenantTransaction, seq: Seq) -> Draft[tuple[Membership, ...]]:
-            change = _Change(tx, caller, seq)
+            change = RoleChange(tx, caller, seq)
             await change.lock_users(assignments)
             pairs = [await change.assign(assignment) for assignment in assignments]
             after = tuple(new for _, new in pairs)
             return change.draft(after, [old for old, _ in pairs if old], after, f"tenant:{tenant_id}")
 
-        return await self._mutations.run(caller, tenant_id, options, _MEMBERSHIPS, body)
+        return await self._mutations.run(caller, tenant_id, options, MEMBERSHIPS, body)
 
     async def transfer_ownership(
         self,
@@ -120,7 +102,7 @@ class MembershipService:
             raise invalid_field("to_user", "takes another user than from_user")
 
         async def body(tx: TenantTransaction, seq: Seq) -> Draft[tuple[Membership, ...]]:
-            change = _Change(tx, caller, seq)
+            change = RoleChange(tx, caller, seq)
             workspace = await change.workspace_of(object, Action.MAKE_OWNERS)
             if workspace is None:
                 raise invalid_field("object", "takes a workspace; a tenant has admins and no owner")
@@ -134,7 +116,7 @@ class MembershipService:
             after = tuple(new for _, new in pairs)
             return change.draft(after, [old for old, _ in pairs if old], after, str(object))
 
-        return await self._mutations.run(caller, tenant_id, options, _MEMBERSHIPS, body)
+        return await self._mutations.run(caller, tenant_id, options, MEMBERSHIPS, body)
 
     async def remove_member(
         self,
@@ -153,7 +135,7 @@ class MembershipService:
         """
 
         async def body(tx: TenantTransaction, seq: Seq) -> Draft[Membership | None]:
-            change = _Change(tx, caller, seq)
+            change = RoleChange(tx, caller, seq)
             workspace = await change.workspace_for_removal(object, subject)
             workspace_id = None if workspace is None else workspace.id
             named = await memberships.get(tx, workspace_id, subject)
@@ -209,153 +191,10 @@ class MembershipService:
         return Page(shown, more, self._signer.token({tenant_id: head}))
 
 
-class _Change:
-    """What one mutation does to memberships: guards, records, and the tuples before and after."""
-
-    def __init__(self, tx: TenantTransaction, caller: Caller, seq: Seq) -> None:
-        self._tx = tx
-        self._caller = caller
-        self._seq = seq
-        self._active: dict[UserId, bool] = {}
-        self._workspaces: dict[WorkspaceId, Workspace] = {}
-        self._before: dict[tuple[ObjectRef, SubjectRef], frozenset[Tuple]] = {}
-        self._after: dict[tuple[ObjectRef, SubjectRef], frozenset[Tuple]] = {}
-
-    async def lock_users(self, assignments: Iterable[RoleAssignment]) -> None:
-        """Before the first insert, and all at once in the order of their ids."""
-        locked = await users.ensure_locked(self._tx, [UserId(a.subject.id) for a in assignments])
-        self._active |= {user.id: user.status is UserStatus.ACTIVE for user in locked.values()}
-
-    async def workspace_of(self, ref: ObjectRef, action: Action) -> Workspace | None:
-        """The workspace that `ref` names, None for the tenant, where the caller may do this to its roles."""
-        if ref.type == "tenant":
-            await _require_own_tenant(self._tx, ref)
-            await rights.require_tenant_admin(self._tx, self._caller, "change roles on the tenant")
-            return None
-        workspace = await usable(self._tx, self._caller, WorkspaceId(ref.id), action)
-        self._workspaces[workspace.id] = workspace
-        return workspace
-
-    async def workspace_for_removal(self, ref: ObjectRef, subject: SubjectRef) -> Workspace | None:
-        """As `workspace_of`; leaving takes no right but to see what one leaves."""
-        if subject != SubjectRef("user", self._caller.acting_user or ""):
-            return await self.workspace_of(ref, Action.SET_ROLES)
-        if ref.type == "tenant":
-            await _require_own_tenant(self._tx, ref)
-            return None
-        workspace = await usable(self._tx, self._caller, WorkspaceId(ref.id), Action.SEE)
-        self._workspaces[workspace.id] = workspace
-        return workspace
-
-    async def assign(
-        self,
-        assignment: RoleAssignment,
-        *,
-        etag_options: MutationOptions | None = None,
-        stepping_back: UserId | None = None,
-    ) -> tuple[Membership | None, Membership]:
-        """Carry out one assignment: (the membership before, after).  `stepping_back` may change their own role."""
-        subject, role = assignment.subject, assignment.role
-        workspace = await self.workspace_of(assignment.object, Action.SET_ROLES)
-        workspace_id = None if workspace is None else workspace.id
-        before = await memberships.get(self._tx, workspace_id, subject)
-        if etag_options is not None and etag_options.etag:
-            require_etag(before.etag if before else "", etag_options)
-        if subject.id != stepping_back:
-            guards.require_not_own_role(self._caller, subject)
-        if workspace is not None and Role.OWNER in (role, before.role if before else None):
-            await rights.require_on_workspace(self._tx, self._caller, workspace, Action.MAKE_OWNERS)
-        if before is not None and before.role is role:
-            return before, before
-        if before is not None:
-            guards.require_creator_stays(self._caller, workspace, before)
-            await guards.require_another_holder(self._tx, before)
-        after = await memberships.put(
-            self._tx, self._tx.tenant_id, workspace_id, subject, role, self._caller.acting_user, self._seq
-        )
-        self._note(before, after)
-        return before, after
-
-    async def remove_all(self, going: Sequence[Membership], transfer_to: UserId | None) -> None:
-        """Remove these memberships of one user, with the guards of each."""
-        if transfer_to is not None and any(m.subject.id == transfer_to for m in going):
-            raise invalid_field("transfer_to", "takes another user than the one who is removed")
-        for membership in going:
-            if membership.workspace_id and membership.workspace_id not in self._workspaces:
-                # The right to remove the user from the tenant is decided; it covers what they may not see.
-                found = await workspaces.get(self._tx, membership.workspace_id)
-                assert found is not None  # the foreign key
-                self._workspaces[found.id] = found
-        for membership in going:
-            await self._remove(membership, transfer_to)
-
-    async def _remove(self, membership: Membership, transfer_to: UserId | None) -> None:
-        workspace = self._workspaces.get(membership.workspace_id) if membership.workspace_id else None
-        leaving = membership.subject == SubjectRef("user", self._caller.acting_user or "")
-        if workspace is not None and membership.role is Role.OWNER and not leaving:
-            await rights.require_on_workspace(self._tx, self._caller, workspace, Action.MAKE_OWNERS)
-        guards.require_creator_stays(self._caller, workspace, membership)
-        if not await guards.has_another_holder(self._tx, membership):
-            await self._transfer(membership, transfer_to)
-        await memberships.delete(self._tx, membership.workspace_id, membership.subject)
-        self._note(membership, None)
-
-    async def _transfer(self, membership: Membership, transfer_to: UserId | None) -> None:
-        """Give the role of a last holder to `transfer_to`, who must be active; without one it stays."""
-        if transfer_to is None:
-            raise guards.last_holder(membership)
-        heir = RoleAssignment(membership.object, SubjectRef("user", transfer_to), membership.role)
-        await self.lock_users([heir])
-        if not self._active[transfer_to]:
-            raise PreconditionFailed(Reason.USER_SUSPENDED, f"transfer_to: user:{transfer_to} is not active")
-        before = await memberships.get(self._tx, membership.workspace_id, heir.subject)
-        after = await memberships.put(
-            self._tx,
-            self._tx.tenant_id,
-            membership.workspace_id,
-            heir.subject,
-            heir.role,
-            self._caller.acting_user,
-            self._seq,
-        )
-        self._note(before, after)
-
-    def _note(self, before: Membership | None, after: Membership | None) -> None:
-        """Remember the tuples of one membership: those before the first change of it, those after the last."""
-        membership = after or before
-        assert membership is not None
-        key = (membership.object, membership.subject)
-        # Of a user whose tuples are withdrawn a DELETE of what is not there does no harm.
-        old = frozenset() if before is None else self._project(before, active=True)
-        self._before.setdefault(key, old)
-        active = self._active.get(UserId(membership.subject.id), True)
-        self._after[key] = frozenset() if after is None else self._project(after, active=active)
-
-    def _project(self, membership: Membership, *, active: bool) -> frozenset[Tuple]:
-        workspace = self._workspaces.get(membership.workspace_id) if membership.workspace_id else None
-        archived = workspace is not None and workspace.archive_time is not None
-        return projection.membership_tuples(membership, subject_is_active=active, object_is_archived=archived)
-
-    def draft(self, record: T, before: Iterable[Membership], after: Iterable[Membership], name: str) -> Draft[T]:
-        """What the mutation comes to: the difference of every tuple that it touched."""
-        old = (t for tuples in self._before.values() for t in tuples)
-        new = (t for tuples in self._after.values() for t in tuples)
-        return Draft(record, projection.difference(old, new), name, _json(before), _json(after))
-
-
-def _json(records: Iterable[Membership]) -> object:
-    return _MEMBERSHIPS.dump_python(tuple(records), mode="json")
-
-
-async def _require_own_tenant(tx: TenantTransaction, ref: ObjectRef) -> None:
-    if ref.id != tx.tenant_id:
-        raise NotFound(f"tenant {ref.id}")
-
-
 async def _readable(tx: TenantTransaction, caller: Caller, ref: ObjectRef) -> WorkspaceId | None:
     """The workspace whose members the caller may see, None for the tenant's.  Raises NotFound."""
     if ref.type == "tenant":
-        await _require_own_tenant(tx, ref)
+        await require_own_tenant(tx, ref)
         await rights.require_tenant_view(tx, caller)
         return None
     return (await visible(tx, caller, WorkspaceId(ref.id), Action.SEE)).id

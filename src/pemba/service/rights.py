@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from enum import Enum
 
-from pemba.errors import Forbidden, NotFound, Reason
-from pemba.model import Caller, Permission, UserId, Workspace, WorkspaceKind
-from pemba.storage import authority
+from pemba.errors import Forbidden, NotFound, PreconditionFailed, Reason
+from pemba.model import Caller, Permission, UserId, Workspace, WorkspaceId, WorkspaceKind
+from pemba.storage import authority, workspaces
 from pemba.storage.database import TenantTransaction
 
 
@@ -64,6 +64,27 @@ async def require_on_workspace(
             f"it takes {needed} on the workspace to {action.words}",
             {"permission": needed, "held": held},
         )
+
+
+async def visible(
+    tx: TenantTransaction, caller: Caller, workspace_id: WorkspaceId, action: Action, what: str = "workspace"
+) -> Workspace:
+    """The workspace, archived or not, where the caller may do this to it.  Raises NotFound, Forbidden."""
+    workspace = await workspaces.get(tx, workspace_id)
+    if workspace is None:
+        raise NotFound(f"{what} {workspace_id}")
+    await require_on_workspace(tx, caller, workspace, action)
+    return workspace
+
+
+async def usable(
+    tx: TenantTransaction, caller: Caller, workspace_id: WorkspaceId, action: Action, what: str = "workspace"
+) -> Workspace:
+    """As `visible`, and PreconditionFailed (WORKSPACE_ARCHIVED) for an archived one."""
+    workspace = await visible(tx, caller, workspace_id, action, what)
+    if workspace.archive_time is not None:
+        raise PreconditionFailed(Reason.WORKSPACE_ARCHIVED, f"the {what} is archived; unarchive it first")
+    return workspace
 
 
 async def sees_tenant(tx: TenantTransaction, caller: Caller) -> bool:

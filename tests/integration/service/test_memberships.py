@@ -8,7 +8,7 @@ import pytest
 
 from pemba.errors import Forbidden, InvalidRequest, NotFound, PembaError, Reason
 from pemba.model import ObjectRef, Role, SubjectRef, UserId
-from pemba.service.memberships import RoleAssignment
+from pemba.service.role_change import RoleAssignment
 
 
 async def refusal(call) -> Reason:

@@ -5,7 +5,7 @@ import pytest
 from pemba.model import ObjectRef as ModelObject
 from pemba.model import Role
 from pemba.model import SubjectRef as ModelSubject
-from pemba.service.memberships import RoleAssignment as Assignment
+from pemba.service.role_change import RoleAssignment as Assignment
 from pemba.v1.memberships_pb2 import (
     GetMembershipRequest,
     ListMembersRequest,

@@ -1,0 +1,95 @@
+"""The archive: a subtree out of the graph, and back into it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from pydantic import TypeAdapter
+
+from pemba import projection
+from pemba.errors import PreconditionFailed, Reason
+from pemba.model import Seq, Tuple, Workspace, WorkspaceId
+from pemba.service.mutation import Draft
+from pemba.storage import memberships, workspaces
+from pemba.storage.database import TenantTransaction
+from pemba.storage.outbox import MAX_CHANGE_OPERATIONS
+
+WORKSPACE = TypeAdapter(Workspace)
+
+
+async def put_away(tx: TenantTransaction, workspace: Workspace, seq: Seq) -> Draft[Workspace]:
+    """Archive the workspace with all below it that is not archived yet; one that is stays as it is."""
+    if workspace.archive_time is not None:
+        return workspace_draft(workspace, workspace, (), ())
+    taken = [w for w in await _bounded_subtree(tx, workspace.id) if w.archive_time is None]
+    old = await tuples_of(tx, taken)
+    archived = await workspaces.archive(tx, [w.id for w in taken], workspace.id, seq)
+    return workspace_draft(workspace, _named(archived, workspace.id), old, ())
+
+
+async def restore(tx: TenantTransaction, workspace: Workspace, seq: Seq) -> Draft[Workspace]:
+    """Bring back what went into the archive with the workspace.
+
+    Raises PreconditionFailed (WORKSPACE_ARCHIVED) while its parent is archived.
+    """
+    if workspace.archive_time is None:
+        return workspace_draft(workspace, workspace, (), ())
+    await _require_parent_in_use(tx, workspace)
+    # One that went with an ancestor and is named itself now takes along what went with it, below it.
+    below = {w.id for w in await _bounded_subtree(tx, workspace.id)}
+    with_it = await workspaces.archived_with(tx, workspace.archived_with or workspace.id)
+    restored = await workspaces.unarchive(tx, [w.id for w in with_it if w.id in below], seq)
+    return workspace_draft(workspace, _named(restored, workspace.id), (), await tuples_of(tx, restored))
+
+
+async def tuples_of(tx: TenantTransaction, of: Sequence[Workspace]) -> set[Tuple]:
+    """Every tuple of these workspaces and of the roles on them."""
+    tuples = {t for workspace in of for t in projection.workspace_tuples(workspace)}
+    held = await memberships.of_workspaces(tx, [w.id for w in of], MAX_CHANGE_OPERATIONS + 1)
+    if len(held) > MAX_CHANGE_OPERATIONS:
+        raise _too_large()
+    archived = {w.id for w in of if w.archive_time is not None}
+    for membership, active in held:
+        tuples |= projection.membership_tuples(
+            membership, subject_is_active=active, object_is_archived=membership.workspace_id in archived
+        )
+    return tuples
+
+
+def workspace_draft(
+    before: Workspace | None, after: Workspace, old: Iterable[Tuple], new: Iterable[Tuple]
+) -> Draft[Workspace]:
+    """What one change of a workspace comes to: the difference of the tuples before and after."""
+    return Draft(
+        after,
+        projection.difference(old, new),
+        f"workspace:{after.id}",
+        None if before is None else WORKSPACE.dump_python(before, mode="json"),
+        WORKSPACE.dump_python(after, mode="json"),
+    )
+
+
+async def _require_parent_in_use(tx: TenantTransaction, workspace: Workspace) -> None:
+    if workspace.parent_id is None:
+        return
+    parent = await workspaces.get(tx, workspace.parent_id)
+    if parent is not None and parent.archive_time is not None:
+        raise PreconditionFailed(Reason.WORKSPACE_ARCHIVED, f"its parent {parent.id} is archived; unarchive that first")
+
+
+async def _bounded_subtree(tx: TenantTransaction, workspace_id: WorkspaceId) -> list[Workspace]:
+    found = await workspaces.subtree(tx, workspace_id, MAX_CHANGE_OPERATIONS + 1)
+    if len(found) > MAX_CHANGE_OPERATIONS:
+        raise _too_large()
+    return found
+
+
+def _too_large() -> PreconditionFailed:
+    return PreconditionFailed(
+        Reason.CHANGE_TOO_LARGE,
+        f"the subtree takes more than {MAX_CHANGE_OPERATIONS} tuple operations; do the workspaces below it first",
+    )
+
+
+def _named(found: Sequence[Workspace], workspace_id: WorkspaceId) -> Workspace:
+    return next(workspace for workspace in found if workspace.id == workspace_id)
