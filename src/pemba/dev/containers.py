@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import secrets
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,11 +31,16 @@ _OWNER = "CREATE ROLE pemba LOGIN NOSUPERUSER NOBYPASSRLS CREATEROLE PASSWORD :'
 
 def why_no_engine() -> str | None:
     """Why containers cannot be run; None where they can."""
+    why = None
     try:
         DockerClient(timeout=5).client.ping()
     except DockerException as error:
-        return f"PEMBA_TEST_STACK=docker, and no container engine answers: {error}"
-    return None
+        why = f"PEMBA_TEST_STACK=docker, and no container engine answers: {error}"
+    with warnings.catch_warnings():
+        # A client that finds no engine forgets its socket; it goes here and now, not as a warning later.
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
+    return why
 
 
 @contextmanager
