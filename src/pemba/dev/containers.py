@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import secrets
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -29,18 +30,24 @@ _POLL_SECONDS = 0.1
 _OWNER = "CREATE ROLE pemba LOGIN NOSUPERUSER NOBYPASSRLS CREATEROLE PASSWORD :'password';"
 
 
+_asking = threading.Lock()
+
+
 def why_no_engine() -> str | None:
     """Why containers cannot be run; None where they can."""
-    why = None
+    with _asking, warnings.catch_warnings():  # a filter of warnings is the whole process's
+        warnings.simplefilter("ignore", ResourceWarning)
+        why = _ask_engine()
+        gc.collect()  # a client that finds no engine forgets its socket: it goes here and now, not as a warning later
+        return why
+
+
+def _ask_engine() -> str | None:
     try:
         DockerClient(timeout=5).client.ping()
     except DockerException as error:
-        why = f"PEMBA_TEST_STACK=docker, and no container engine answers: {error}"
-    with warnings.catch_warnings():
-        # A client that finds no engine forgets its socket; it goes here and now, not as a warning later.
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
-    return why
+        return f"PEMBA_TEST_STACK=docker, and no container engine answers: {error}"
+    return None
 
 
 @contextmanager
