@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import gc
 import secrets
-import threading
+import subprocess
+import sys
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from docker.errors import DockerException  # type: ignore[import-untyped]  # its stubs are of an older version
 from testcontainers.core.container import DockerContainer
-from testcontainers.core.docker_client import DockerClient
 from testcontainers.core.network import Network
 
 from pemba.dev.backends import PostgresAccess, SpiceDBAccess
@@ -30,24 +27,19 @@ _POLL_SECONDS = 0.1
 _OWNER = "CREATE ROLE pemba LOGIN NOSUPERUSER NOBYPASSRLS CREATEROLE PASSWORD :'password';"
 
 
-_asking = threading.Lock()
+_ASK_ENGINE = "from testcontainers.core.docker_client import DockerClient; DockerClient(timeout=5).client.ping()"
 
 
 def why_no_engine() -> str | None:
-    """Why containers cannot be run; None where they can."""
-    with _asking, warnings.catch_warnings():  # a filter of warnings is the whole process's
-        warnings.simplefilter("ignore", ResourceWarning)
-        why = _ask_engine()
-        gc.collect()  # a client that finds no engine forgets its socket: it goes here and now, not as a warning later
-        return why
+    """Why containers cannot be run; None where they can.
 
-
-def _ask_engine() -> str | None:
-    try:
-        DockerClient(timeout=5).client.ping()
-    except DockerException as error:
-        return f"PEMBA_TEST_STACK=docker, and no container engine answers: {error}"
-    return None
+    Asked by a process of its own: a client that finds no engine leaves its socket open.
+    """
+    asked = subprocess.run([sys.executable, "-c", _ASK_ENGINE], capture_output=True, check=False, text=True, timeout=60)
+    if asked.returncode == 0:
+        return None
+    said = asked.stderr.strip().splitlines() or ["no reason given"]
+    return f"PEMBA_TEST_STACK=docker, and no container engine answers: {said[-1]}"
 
 
 @contextmanager
