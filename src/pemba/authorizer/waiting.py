@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pemba.errors import PreconditionFailed, Reason, Unavailable
+from pemba.errors import PembaError, PreconditionFailed, Reason, Unavailable
 from pemba.model import Seq, SystemScope, TenantId, UserId
 from pemba.storage import positions
 from pemba.storage.database import Database
@@ -14,9 +14,9 @@ from pemba.storage.positions import Position, Snapshot
 from pemba.tokens import ConsistencyToken
 
 MAX_WAIT_SECONDS = 2.0
-FIRST_POLL_SECONDS = 0.005
-LAST_POLL_SECONDS = 0.05
+POLL_SECONDS = 0.005
 RETRY_SECONDS = 0.2
+_MARGIN_SECONDS = 0.02
 
 _SCOPE = SystemScope("positions of delivery")
 
@@ -36,7 +36,8 @@ class Positions:
     def __init__(self, database: Database, max_waiters: int) -> None:
         self._database = database
         self._max_waiters = max_waiters
-        self._waiters = 0
+        self._waiting: set[_Waiter] = set()
+        self._polling: asyncio.Task[None] | None = None
 
     async def now(self, wanted: Wanted) -> Snapshot:
         """The positions at this moment."""
@@ -64,28 +65,59 @@ class Positions:
         many wait already."""
         if not _missing(first, goal):
             return first
-        if self._waiters >= self._max_waiters:
+        if len(self._waiting) >= self._max_waiters:
             raise Unavailable(Reason.OVERLOADED, "too many checks are waiting for their tokens", retry_seconds=0.5)
-        self._waiters += 1
-        try:
-            return await self._poll(wanted, goal)
-        finally:
-            self._waiters -= 1
-
-    async def _poll(self, wanted: Wanted, goal: Mapping[TenantId, Seq]) -> Snapshot:
         loop = asyncio.get_running_loop()
+        waiter = _Waiter(wanted, goal, loop.create_future(), first)
+        self._waiting.add(waiter)
+        if self._polling is None or self._polling.done():
+            self._polling = loop.create_task(self._poll())
         # A little before the caller's own deadline, so that the answer can say what is missing.
-        until = min(wanted.deadline - 0.02, loop.time() + MAX_WAIT_SECONDS)
-        interval = FIRST_POLL_SECONDS
-        while True:
-            await asyncio.sleep(interval)
-            snapshot = await self.now(wanted)
-            missing = _missing(snapshot, goal)
-            if not missing:
-                return snapshot
-            interval = min(interval * 1.2, LAST_POLL_SECONDS)
-            if loop.time() + interval > until:
-                raise _not_yet_visible(snapshot, missing)
+        seconds = min(wanted.deadline - _MARGIN_SECONDS - loop.time(), MAX_WAIT_SECONDS)
+        try:
+            async with asyncio.timeout(seconds):
+                return await waiter.reached
+        except TimeoutError:
+            raise _not_yet_visible(waiter.last, _missing(waiter.last, goal) or dict(goal)) from None
+        finally:
+            self._waiting.discard(waiter)
+
+    async def _poll(self) -> None:
+        """One statement at a time for all who wait, however many they are."""
+        while waiting := list(self._waiting):
+            try:
+                snapshot = await self._read_for(waiting)
+            except PembaError as error:
+                for waiter in waiting:
+                    waiter.fail(error)
+            else:
+                for waiter in waiting:
+                    waiter.look(snapshot)
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def _read_for(self, waiting: Sequence[_Waiter]) -> Snapshot:
+        tenants = frozenset().union(*(waiter.wanted.tenants for waiter in waiting))
+        users = frozenset().union(*(waiter.wanted.users for waiter in waiting))
+        return await self.now(Wanted(tenants, users, 0.0))
+
+
+@dataclass(eq=False, slots=True)
+class _Waiter:
+    """One who waits; `last` is what the newest look saw."""
+
+    wanted: Wanted
+    goal: Mapping[TenantId, Seq]
+    reached: asyncio.Future[Snapshot]
+    last: Snapshot
+
+    def look(self, snapshot: Snapshot) -> None:
+        self.last = snapshot
+        if not self.reached.done() and not _missing(snapshot, self.goal):
+            self.reached.set_result(snapshot)
+
+    def fail(self, error: PembaError) -> None:
+        if not self.reached.done():
+            self.reached.set_exception(error)
 
 
 def _require_known(token: ConsistencyToken, found: Mapping[TenantId, Position]) -> None:

@@ -145,7 +145,7 @@ class MembershipService:
                 require_etag(named.etag, options)
             going = [named] if workspace_id and named else []
             if workspace_id is None:
-                going = await memberships.of_user(tx, UserId(subject.id), MAX_CHANGE_OPERATIONS)
+                going = await memberships.of_user(tx, UserId(subject.id), MAX_CHANGE_OPERATIONS + 1)
             await change.remove_all(going, transfer_to)
             return change.draft(named, going, [], str(object))
 

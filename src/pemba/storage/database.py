@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, TypeVar, overload
 
 import asyncpg
@@ -92,7 +92,7 @@ class Database:
                     max_size=self._pool_size,
                     timeout=CONNECT_SECONDS,
                     init=_prepare_connection,
-                    reset=_reset_nothing,
+                    reset=_reset,
                     server_settings={**_SETTINGS, "role": role},
                 )
 
@@ -141,14 +141,11 @@ class Database:
     ) -> AsyncIterator[T]:
         with translated():
             async with self.connection(role) as connection:
+                # Whatever ends this block early leaves the transaction to the pool's reset, which rolls it back.
                 await connection.execute(begin)
                 transaction = make(connection)
-                try:
-                    yield transaction
-                    await connection.execute("ROLLBACK" if transaction.discarded else "COMMIT")
-                except BaseException:
-                    await _abandon(connection)
-                    raise
+                yield transaction
+                await connection.execute("ROLLBACK" if transaction.discarded else "COMMIT")
 
     @asynccontextmanager
     async def connection(self, role: str) -> AsyncIterator[PoolConnectionProxy[Any]]:
@@ -168,15 +165,11 @@ async def _prepare_connection(connection: asyncpg.Connection[Any]) -> None:
     await connection.set_type_codec("jsonb", encoder=json.dumps, decoder=json.loads, schema="pg_catalog")
 
 
-async def _reset_nothing(_: object) -> None:
-    """Every setting that Pemba changes ends with its transaction: the driver's reset would only cost a round trip."""
+async def _reset(connection: asyncpg.Connection[Any]) -> None:
+    """Before a connection goes back to its pool: end what a cancellation left open.
 
-
-async def _abandon(connection: PoolConnectionProxy[Any]) -> None:
-    """Roll back; a connection on which even that fails is dropped, so that no open transaction is reused."""
-    try:
-        if not connection.is_closed() and connection.is_in_transaction():
-            await connection.execute("ROLLBACK", timeout=1)
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
-        with suppress(asyncpg.InterfaceError):
-            connection.terminate()
+    Every setting that Pemba changes ends with its transaction, so the driver's own reset would only cost a round trip.
+    A failure here makes the pool drop the connection.
+    """
+    if connection.is_in_transaction():
+        await connection.execute("ROLLBACK", timeout=1)
