@@ -1,0 +1,202 @@
+"""A proxy of our own before a server: it can hold requests and answers, cut connections, and refuse new ones."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from enum import Enum
+from urllib.parse import parse_qs, quote, urlsplit
+
+_CHUNK = 256 * 1024
+
+
+class Side(Enum):
+    """What a trap holds back: the request with its pattern, or whatever the server answers after it."""
+
+    REQUEST = "request"
+    ANSWER = "answer"
+
+
+class Trap:
+    """Springs at the first request that holds `pattern`; that connection then waits until `release` or a cut."""
+
+    def __init__(self, pattern: bytes, side: Side) -> None:
+        self.pattern = pattern
+        self.side = side
+        self.sprung = asyncio.Event()
+        self.answered = asyncio.Event()
+        """The server has sent something that is held back."""
+        self._released = asyncio.Event()
+
+    def release(self) -> None:
+        """Let pass what is held back, and all that follows."""
+        self._released.set()
+
+    async def wait(self) -> None:
+        await self._released.wait()
+
+
+class _Link:
+    """One connection of a client, and ours to the server for it."""
+
+    def __init__(self, client: _Streams, server: _Streams) -> None:
+        self.client = client
+        self.server = server
+        self.answers_held: Trap | None = None
+        self.tail = b""
+        self.cut = asyncio.Event()
+
+    def abort(self) -> None:
+        for _, writer in (self.client, self.server):
+            writer.transport.abort()
+
+
+_Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+class Proxy:
+    """Listens on a loopback port of its own and passes everything on to one server, until told otherwise."""
+
+    def __init__(self, connect: Callable[[], Awaitable[_Streams]]) -> None:
+        self._connect = connect
+        self._listener: asyncio.Server | None = None
+        self._port = 0
+        self._links: set[_Link] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._traps: list[Trap] = []
+        self._flowing = asyncio.Event()
+        self._flowing.set()
+        self._requests = bytearray()
+        self._keeps_open = False
+        self.ended = asyncio.Event()
+        """The server has closed a connection; everything that it said before was passed on."""
+
+    @classmethod
+    def before_tcp(cls, endpoint: str) -> Proxy:
+        """Before a server at host:port."""
+        host, _, port = endpoint.rpartition(":")
+        return cls(lambda: asyncio.open_connection(host, int(port)))
+
+    @classmethod
+    def before_postgres(cls, url: str) -> Proxy:
+        """Before the PostgreSQL of a URL, whether that names a host or the folder of a unix socket."""
+        parts = urlsplit(url)
+        folder = parse_qs(parts.query).get("host", [""])[0]
+        if folder:
+            return cls(lambda: asyncio.open_unix_connection(f"{folder}/.s.PGSQL.{parts.port or 5432}"))
+        return cls(lambda: asyncio.open_connection(parts.hostname, parts.port or 5432))
+
+    @property
+    def endpoint(self) -> str:
+        """host:port of the proxy."""
+        return f"127.0.0.1:{self._port}"
+
+    def url(self, of: str) -> str:
+        """The same database as the URL `of` names, by way of the proxy."""
+        parts = urlsplit(of)
+        login = quote(parts.username or "postgres") + (f":{quote(parts.password)}" if parts.password else "")
+        return f"postgresql://{login}@{self.endpoint}{parts.path}?sslmode=disable"
+
+    async def accept(self) -> None:
+        """Listen, on the same port as before where there was one."""
+        self._listener = await asyncio.start_server(self._serve, "127.0.0.1", self._port)
+        self._port = self._listener.sockets[0].getsockname()[1]
+
+    async def refuse(self) -> None:
+        """Listen no more, and cut what there is."""
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+        await self.cut()
+
+    async def cut(self) -> None:
+        """Reset every connection, without passing on what is held back."""
+        for link in self._links:
+            link.cut.set()
+        if self._tasks:
+            await asyncio.wait(set(self._tasks))
+
+    def freeze(self) -> None:
+        """Pass nothing on, and say nothing: a network that swallows everything."""
+        self._flowing.clear()
+
+    def thaw(self) -> None:
+        self._flowing.set()
+
+    def keep_open(self) -> None:
+        """What the server closes stays open to the client until it is cut."""
+        self._keeps_open = True
+
+    def trap(self, pattern: bytes, side: Side = Side.ANSWER) -> Trap:
+        """Hold back what `side` says of the first request from now on that holds `pattern`."""
+        trap = Trap(pattern, side)
+        self._traps.append(trap)
+        return trap
+
+    def seen(self, pattern: bytes) -> int:
+        """How often clients have sent `pattern`."""
+        return self._requests.count(pattern)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            await self._pass_on((reader, writer))
+        finally:
+            writer.transport.abort()
+            self._tasks.discard(task)
+
+    async def _pass_on(self, client: _Streams) -> None:
+        try:
+            link = _Link(client, await self._connect())
+        except OSError:
+            return
+        self._links.add(link)
+        ways = (self._requests_of(link), self._answers_to(link), link.cut.wait())
+        tasks = [asyncio.create_task(way) for way in ways]
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        self._links.discard(link)
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        link.abort()
+
+    async def _requests_of(self, link: _Link) -> None:
+        with suppress(ConnectionError):
+            while data := await link.client[0].read(_CHUNK):
+                self._requests += data
+                await self._flowing.wait()
+                trap = self._sprung(link, data)
+                if trap is not None and trap.side is Side.REQUEST:
+                    trap.sprung.set()
+                    await trap.wait()
+                elif trap is not None:
+                    link.answers_held = trap
+                link.server[1].write(data)
+                await link.server[1].drain()
+                if trap is not None:
+                    trap.sprung.set()
+
+    async def _answers_to(self, link: _Link) -> None:
+        with suppress(ConnectionError):
+            while data := await link.server[0].read(_CHUNK):
+                await self._flowing.wait()
+                if link.answers_held is not None:
+                    link.answers_held.answered.set()
+                    await link.answers_held.wait()
+                link.client[1].write(data)
+                await link.client[1].drain()
+            self.ended.set()
+            if self._keeps_open:
+                await asyncio.Event().wait()
+
+    def _sprung(self, link: _Link, data: bytes) -> Trap | None:
+        """A pattern may lie across two reads."""
+        seen = link.tail + data
+        link.tail = seen[-64:]
+        found = next((trap for trap in self._traps if trap.pattern in seen), None)
+        if found is not None:
+            self._traps.remove(found)
+        return found
