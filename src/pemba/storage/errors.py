@@ -48,6 +48,9 @@ _AWAY = (
     asyncpg.InterfaceError,
     OSError,
 )
+CONNECTION_FAILURES = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
+"""All that a connection can raise, whatever was asked: for those who only want to be rid of it."""
+
 _CONFLICT = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
 
 
@@ -68,6 +71,10 @@ def translated() -> Iterator[None]:
     except (asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError) as error:
         raise Unavailable(Reason.OVERLOADED, "PostgreSQL is too busy with this; try again") from error
     except _AWAY as error:
+        raise unavailable() from error
+    except asyncpg.InternalClientError as error:
+        # Also what the driver says to a statement between the server's last words and the end of the connection.
+        log.warning("postgres.connection_broken", error=repr(error))
         raise unavailable() from error
     except (asyncpg.PostgresError, sqlalchemy.exc.SQLAlchemyError) as error:
         log.error("postgres.refused", error=repr(error), exc_info=True)

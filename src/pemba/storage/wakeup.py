@@ -17,7 +17,7 @@ import structlog
 from pemba.errors import BackendError
 from pemba.model import TenantId
 from pemba.storage.database import API_ROLE, CONNECT_SECONDS, RELAY_ROLE, Database
-from pemba.storage.errors import translated
+from pemba.storage.errors import CONNECTION_FAILURES, translated
 
 CHANNEL = "pemba_outbox"
 MAX_PENDING = 10_000
@@ -83,7 +83,7 @@ class RelaySession:
         try:
             yield cls(connection)
         finally:
-            with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+            with suppress(*CONNECTION_FAILURES):
                 await connection.close(timeout=2)
 
     async def try_lock(self) -> bool:
@@ -104,5 +104,5 @@ class RelaySession:
                 return
             try:
                 await self._connection.execute("SELECT 1")
-            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+            except CONNECTION_FAILURES:
                 return
