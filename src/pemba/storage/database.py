@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any, TypeVar, overload
 
 import asyncpg
@@ -19,7 +19,7 @@ from asyncpg.pool import PoolConnectionProxy
 
 from pemba.errors import Reason, Unavailable
 from pemba.model import GLOBAL_STREAM, SystemScope, TenantId, TenantScope, is_typeid
-from pemba.storage.errors import translated
+from pemba.storage.errors import CONNECTION_FAILURES, translated
 
 API_ROLE = "pemba_api"
 SYSTEM_ROLE = "pemba_system"
@@ -27,6 +27,9 @@ RELAY_ROLE = "pemba_relay"
 
 CONNECT_SECONDS = 5.0
 ACQUIRE_SECONDS = 5.0
+RELEASE_SECONDS = 2.0
+COMMAND_SECONDS = 35.0
+"""Longer than PostgreSQL's own limit of a statement, which says more: this one is for a server that says nothing."""
 
 _SETTINGS = {
     "lock_timeout": "5000",
@@ -91,8 +94,9 @@ class Database:
                     min_size=0,
                     max_size=self._pool_size,
                     timeout=CONNECT_SECONDS,
+                    command_timeout=COMMAND_SECONDS,
                     init=_prepare_connection,
-                    reset=_reset,
+                    reset=_reset_nothing,
                     server_settings={**_SETTINGS, "role": role},
                 )
 
@@ -101,7 +105,7 @@ class Database:
         for pool in self._pools.values():
             try:
                 await asyncio.wait_for(pool.close(), 5)
-            except (TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+            except CONNECTION_FAILURES:
                 pool.terminate()
         self._pools.clear()
 
@@ -141,11 +145,14 @@ class Database:
     ) -> AsyncIterator[T]:
         with translated():
             async with self.connection(role) as connection:
-                # Whatever ends this block early leaves the transaction to the pool's reset, which rolls it back.
-                await connection.execute(begin)
-                transaction = make(connection)
-                yield transaction
-                await connection.execute("ROLLBACK" if transaction.discarded else "COMMIT")
+                try:
+                    await connection.execute(begin)
+                    transaction = make(connection)
+                    yield transaction
+                    await connection.execute("ROLLBACK" if transaction.discarded else "COMMIT")
+                except BaseException:
+                    await asyncio.shield(_abandon(connection))
+                    raise
 
     @asynccontextmanager
     async def connection(self, role: str) -> AsyncIterator[PoolConnectionProxy[Any]]:
@@ -158,18 +165,29 @@ class Database:
         try:
             yield connection
         finally:
-            await asyncio.shield(pool.release(connection))
+            # What does not come to rest in time is dropped by the pool.
+            with suppress(*CONNECTION_FAILURES):
+                await asyncio.shield(pool.release(connection, timeout=RELEASE_SECONDS))
 
 
 async def _prepare_connection(connection: asyncpg.Connection[Any]) -> None:
     await connection.set_type_codec("jsonb", encoder=json.dumps, decoder=json.loads, schema="pg_catalog")
 
 
-async def _reset(connection: asyncpg.Connection[Any]) -> None:
-    """Before a connection goes back to its pool: end what a cancellation left open.
+async def _reset_nothing(_: object) -> None:
+    """Every setting that Pemba changes ends with its transaction: the driver's reset would only cost a round trip."""
 
-    Every setting that Pemba changes ends with its transaction, so the driver's own reset would only cost a round trip.
-    A failure here makes the pool drop the connection.
+
+async def _abandon(connection: PoolConnectionProxy[Any]) -> None:
+    """Roll back; a connection on which even that fails is dropped, so that no open transaction is reused.
+
+    Also where the driver knows of no transaction: a BEGIN that was cancelled may have begun one.  (The pool would
+    roll back as well, but reports that as a defect of ours.)
     """
-    if connection.is_in_transaction():
+    if connection.is_closed():
+        return
+    try:
         await connection.execute("ROLLBACK", timeout=1)
+    except CONNECTION_FAILURES:
+        with suppress(asyncpg.InterfaceError):
+            connection.terminate()

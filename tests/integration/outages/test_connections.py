@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 
 import asyncpg
 import pytest
 
 from pemba.errors import Reason, Unavailable
 from pemba.model import SystemScope
+from pemba.storage import database as database_module
 from pemba.storage.database import SYSTEM_ROLE, Database
 from tests.proxy import Proxy
 
@@ -41,6 +43,68 @@ async def one(database: Database) -> int:
         return await tx.connection.fetchval("SELECT 1")
 
 
+async def two_statements(database: Database, between: Callable[[], None]) -> None:
+    async with database.begin(SCOPE) as tx:
+        await tx.connection.execute("SELECT 1")
+        between()
+        await tx.connection.execute("SELECT 1")
+
+
+async def read_once(database: Database, before: Callable[[], None]) -> None:
+    before()
+    async with database.single(SCOPE) as tx:
+        await tx.connection.fetchval("SELECT 1")
+
+
+async def begin_late(database: Database, before: Callable[[], None]) -> None:
+    before()
+    await one(database)
+
+
+@pytest.mark.parametrize("work", [two_statements, read_once, begin_late])
+async def test_a_deadline_holds_when_postgresql_falls_silent_and_the_connection_is_free_again(
+    one_connection: Database, proxy: Proxy, work, caplog: pytest.LogCaptureFixture
+) -> None:
+    began = time.monotonic()
+    with pytest.raises((TimeoutError, Unavailable)):
+        async with asyncio.timeout(0.2):
+            await work(one_connection, proxy.freeze)
+    assert time.monotonic() - began < 0.2 + database_module.RELEASE_SECONDS + 1.5, "although it is silent still"
+    proxy.thaw()
+    assert await one(one_connection) == 1
+    assert "active transaction" not in caplog.text
+
+
+async def test_a_begin_that_was_cancelled_leaves_no_transaction_open(
+    one_connection: Database, proxy: Proxy, caplog: pytest.LogCaptureFixture
+) -> None:
+    answer = proxy.trap(b"BEGIN")
+    cancelled = asyncio.create_task(one(one_connection))
+    await answer.answered.wait()
+    cancelled.cancel()
+    answer.release()
+    with pytest.raises(asyncio.CancelledError):
+        await cancelled
+    assert await one(one_connection) == 1
+    assert "active transaction" not in caplog.text
+
+
+async def test_without_a_deadline_a_silent_postgresql_is_given_up_after_a_while(
+    proxy: Proxy, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database_module, "COMMAND_SECONDS", 0.3)
+    database = Database(proxy.url(database_url), 1, (SYSTEM_ROLE,))
+    await database.open()
+    await one(database)
+    with pytest.raises(Unavailable) as given_up:
+        async with asyncio.timeout(10):
+            await two_statements(database, proxy.freeze)
+    assert given_up.value.reason is Reason.POSTGRES_UNAVAILABLE
+    proxy.thaw()
+    assert await one(database) == 1
+    await database.close()
+
+
 async def test_a_statement_between_the_servers_last_words_and_the_end_of_the_connection_is_unavailable(
     one_connection: Database, proxy: Proxy, database_url: str
 ) -> None:
@@ -58,6 +122,16 @@ async def test_a_statement_between_the_servers_last_words_and_the_end_of_the_con
         await outlive_the_backend()
     assert broken.value.reason is Reason.POSTGRES_UNAVAILABLE
     assert await one(one_connection) == 1
+
+
+async def test_a_transaction_that_is_refused_is_rolled_back_without_a_complaint_in_the_log(
+    one_connection: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with one_connection.begin(SCOPE):
+            raise ZeroDivisionError
+    assert await one(one_connection) == 1
+    assert caplog.records == []
 
 
 async def end_backend(url: str, pid: int) -> None:
