@@ -27,7 +27,7 @@ RELAY_ROLE = "pemba_relay"
 
 CONNECT_SECONDS = 5.0
 ACQUIRE_SECONDS = 5.0
-RELEASE_SECONDS = 2.0
+ROLL_BACK_SECONDS = 1.0
 COMMAND_SECONDS = 35.0
 """Longer than PostgreSQL's own limit of a statement, which says more: this one is for a server that says nothing."""
 
@@ -145,29 +145,28 @@ class Database:
     ) -> AsyncIterator[T]:
         with translated():
             async with self.connection(role) as connection:
-                try:
-                    await connection.execute(begin)
-                    transaction = make(connection)
-                    yield transaction
-                    await connection.execute("ROLLBACK" if transaction.discarded else "COMMIT")
-                except BaseException:
-                    await asyncio.shield(_abandon(connection))
-                    raise
+                await connection.execute(begin)
+                transaction = make(connection)
+                yield transaction
+                await connection.execute("ROLLBACK" if transaction.discarded else "COMMIT")
 
     @asynccontextmanager
     async def connection(self, role: str) -> AsyncIterator[PoolConnectionProxy[Any]]:
-        """A bare connection of that role, for LISTEN and NOTIFY.  Raises Unavailable when none is free in time."""
+        """A bare connection of that role; what fails or is cancelled in it is rolled back.
+
+        Raises Unavailable when none is free in time.
+        """
         pool = self._pools[role]
         try:
             connection = await pool.acquire(timeout=ACQUIRE_SECONDS)
         except TimeoutError as error:
             raise Unavailable(Reason.OVERLOADED, "no connection to PostgreSQL was free in time") from error
+        failed = True
         try:
             yield connection
+            failed = False
         finally:
-            # What does not come to rest in time is dropped by the pool.
-            with suppress(*CONNECTION_FAILURES):
-                await asyncio.shield(pool.release(connection, timeout=RELEASE_SECONDS))
+            await asyncio.shield(_give_back(pool, connection, failed))
 
 
 async def _prepare_connection(connection: asyncpg.Connection[Any]) -> None:
@@ -178,16 +177,20 @@ async def _reset_nothing(_: object) -> None:
     """Every setting that Pemba changes ends with its transaction: the driver's reset would only cost a round trip."""
 
 
-async def _abandon(connection: PoolConnectionProxy[Any]) -> None:
-    """Roll back; a connection on which even that fails is dropped, so that no open transaction is reused.
+async def _give_back(pool: asyncpg.Pool[Any], connection: PoolConnectionProxy[Any], failed: bool) -> None:
+    """To the pool, without a transaction; a connection that does not come to rest in time is dropped.
 
-    Also where the driver knows of no transaction: a BEGIN that was cancelled may have begun one.  (The pool would
-    roll back as well, but reports that as a defect of ours.)
+    After a failure also where the driver knows of no transaction: a BEGIN that was cancelled may have begun one.
+    (The pool itself would roll back as well, but reports that as a defect of ours.)
     """
-    if connection.is_closed():
-        return
+    with suppress(*CONNECTION_FAILURES):
+        if failed and not connection.is_closed():
+            await _roll_back(connection)
+        await pool.release(connection)
+
+
+async def _roll_back(connection: PoolConnectionProxy[Any]) -> None:
     try:
-        await connection.execute("ROLLBACK", timeout=1)
+        await connection.execute("ROLLBACK", timeout=ROLL_BACK_SECONDS)
     except CONNECTION_FAILURES:
-        with suppress(asyncpg.InterfaceError):
-            connection.terminate()
+        connection.terminate()

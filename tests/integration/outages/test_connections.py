@@ -69,7 +69,7 @@ async def test_a_deadline_holds_when_postgresql_falls_silent_and_the_connection_
     with pytest.raises((TimeoutError, Unavailable)):
         async with asyncio.timeout(0.2):
             await work(one_connection, proxy.freeze)
-    assert time.monotonic() - began < 0.2 + database_module.RELEASE_SECONDS + 1.5, "although it is silent still"
+    assert time.monotonic() - began < 0.2 + database_module.ROLL_BACK_SECONDS + 1.0, "although it is silent still"
     proxy.thaw()
     assert await one(one_connection) == 1
     assert "active transaction" not in caplog.text
@@ -87,6 +87,27 @@ async def test_a_begin_that_was_cancelled_leaves_no_transaction_open(
         await cancelled
     assert await one(one_connection) == 1
     assert "active transaction" not in caplog.text
+
+
+async def test_a_second_cancellation_does_not_cut_the_roll_back_short(
+    one_connection: Database, proxy: Proxy, caplog: pytest.LogCaptureFixture
+) -> None:
+    frozen = asyncio.Event()
+
+    def freeze() -> None:
+        proxy.freeze()
+        frozen.set()
+
+    twice = asyncio.create_task(two_statements(one_connection, freeze))
+    await frozen.wait()
+    for _ in range(2):
+        await asyncio.sleep(0)
+        twice.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await twice
+    proxy.thaw()
+    assert await one(one_connection) == 1
+    assert caplog.records == []
 
 
 async def test_without_a_deadline_a_silent_postgresql_is_given_up_after_a_while(
