@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from threading import Lock
 from typing import Any, TypeVar
 
 import hypothesis
@@ -78,16 +79,18 @@ class Starting:
         self._running = ExitStack()
         self._pool = ThreadPoolExecutor(3)
         self._started: dict[str, Future[Any]] = {}
+        self._starting = Lock()  # tests ask, and servers that need others do so in the pool's threads
 
     def get(self, name: str) -> Any:
         """The server of that name, running; the first call starts it."""
         return self.start(name).result()
 
     def start(self, name: str) -> Future[Any]:
-        if name not in self._started:
-            begin: Callable[[], Any] = getattr(self, f"_{name}")
-            self._started[name] = self._pool.submit(begin)
-        return self._started[name]
+        with self._starting:
+            if name not in self._started:
+                begin: Callable[[], Any] = getattr(self, f"_{name}")
+                self._started[name] = self._pool.submit(begin)
+            return self._started[name]
 
     def stop(self) -> None:
         self._pool.shutdown()

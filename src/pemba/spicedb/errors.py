@@ -71,6 +71,8 @@ _SETTING_REASONS = frozenset(
         "EMPTY_PRECONDITION",
     }
 )
+_NAME_REASONS = frozenset({"UNKNOWN_DEFINITION", "UNKNOWN_RELATION_OR_PERMISSION"})
+_SCHEMA_REASONS = frozenset({"SCHEMA_PARSE_ERROR", "SCHEMA_TYPE_ERROR"})
 _UNCERTAIN_REASONS = frozenset(
     {"SERIALIZATION_FAILURE", "INMEMORY_TOO_MANY_CONCURRENT_UPDATES", "DATASTORE_NOT_MIGRATED"}
 )
@@ -158,13 +160,17 @@ def read_error(code: grpc.StatusCode, reason: str, details: str) -> BackendError
     """The error that a failed question is."""
     if reason == "MAXIMUM_DEPTH_EXCEEDED":
         return PreconditionFailed(Reason.TOO_DEEP, "the graph is deeper than SpiceDB follows: groups nested too deep?")
-    if reason in ("UNKNOWN_DEFINITION", "UNKNOWN_RELATION_OR_PERMISSION"):
+    if reason in _NAME_REASONS:
         return Unavailable(
             Reason.SCHEMA_MISMATCH, f"SpiceDB's schema is not the one that this build needs: {details}", retry_seconds=5
         )
+    if reason in _SCHEMA_REASONS:
+        return PreconditionFailed(Reason.SCHEMA_MISMATCH, f"SpiceDB does not take the schema: {details}")
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return Timeout("the deadline passed before SpiceDB answered")
-    if code in _AWAY:
+    if code in _AWAY or reason in _UNCERTAIN_REASONS:
         return Unavailable(Reason.SPICEDB_UNAVAILABLE, "SpiceDB cannot be reached; try again")
     log.error("spicedb.refused", code=code.name, reason=reason, details=details)
+    if code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
+        return Rejected("SpiceDB refuses Pemba's key: PEMBA_SPICEDB_KEY takes SpiceDB's preshared key")
     return Rejected()

@@ -56,7 +56,10 @@ def digest(text: str) -> str:
 
 
 async def changes(spicedb: SpiceDB, text: str) -> list[SchemaChange]:
-    """What writing `text` would change; empty where SpiceDB has just that.  Raises Unavailable."""
+    """What writing `text` would change; empty where SpiceDB has just that.
+
+    Raises Unavailable, and PreconditionFailed (SCHEMA_MISMATCH) where SpiceDB cannot make sense of `text`.
+    """
     request = DiffSchemaRequest(consistency=Consistency(fully_consistent=True), comparison_schema=text)
     with translated():
         response = await _stub(spicedb).DiffSchema(request, timeout=TIMEOUT_SECONDS, metadata=spicedb.metadata)
@@ -114,4 +117,6 @@ def _type(reference: ReflectionTypeReference) -> str:
         name += ":*"
     if reference.optional_relation_name:
         name += f"#{reference.optional_relation_name}"
+    if reference.optional_caveat_name:
+        name += f" with {reference.optional_caveat_name}"
     return name

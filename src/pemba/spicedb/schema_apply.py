@@ -8,9 +8,10 @@ from typing import Protocol
 
 import structlog
 
-from pemba.errors import PreconditionFailed, Reason
+from pemba.errors import PembaError, PreconditionFailed, Reason
 from pemba.spicedb import schema
 from pemba.spicedb.client import SpiceDB
+from pemba.spicedb.errors import WriteFailed, WriteFailure
 from pemba.spicedb.schema import SchemaChange
 from pemba.telemetry import Event
 
@@ -56,15 +57,25 @@ async def apply(spicedb: SpiceDB, ledger: SchemaLedger, text: str) -> Applied:
         remembered = await ledger.applied()
         if not changes and remembered is not None and remembered.digest == wanted:
             return Applied(False, wanted, ())
-        number = await ledger.begin(wanted, text)
-        try:
-            zedtoken = await schema.write(spicedb, text)
-        except PreconditionFailed as error:
-            await ledger.abandon(number, error.message)
-            raise
-        await ledger.finish(number, zedtoken)
+        await _write(spicedb, ledger, text)
     log.info(Event.SCHEMA_APPLIED, digest=wanted, changes=[str(change) for change in changes])
     return Applied(True, wanted, changes)
+
+
+async def _write(spicedb: SpiceDB, ledger: SchemaLedger, text: str) -> None:
+    number = await ledger.begin(schema.digest(text), text)
+    try:
+        zedtoken = await schema.write(spicedb, text)
+    except PembaError as error:
+        if not _may_have_landed(error):
+            await ledger.abandon(number, error.message)
+        raise
+    await ledger.finish(number, zedtoken)
+
+
+def _may_have_landed(error: PembaError) -> bool:
+    """Then the number stays odd until the next apply has looked."""
+    return isinstance(error, WriteFailed) and error.kind is WriteFailure.UNCERTAIN
 
 
 def _require_nothing_dropped(changes: tuple[SchemaChange, ...]) -> None:

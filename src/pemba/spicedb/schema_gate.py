@@ -36,8 +36,10 @@ class SchemaGate:
 
     def raise_if_not_ready(self) -> None:
         """Raises Unavailable (SCHEMA_MISMATCH, SPICEDB_UNAVAILABLE), which says what is missing."""
-        if self._closed is not None:
-            raise self._closed
+        closed = self._closed
+        if closed is not None:
+            # A new one each time: one that is raised again and again holds the frames of all who saw it.
+            raise Unavailable(closed.reason, closed.message, retry_seconds=closed.retry_seconds)
 
     async def check_once(self) -> bool:
         """Look, and open or close; whether it is open now."""

@@ -58,3 +58,14 @@ def test_a_failed_question_says_whether_to_come_back() -> None:
     assert unknown.reason is Reason.SCHEMA_MISMATCH
     assert isinstance(read_error(Code.RESOURCE_EXHAUSTED, "MAXIMUM_DEPTH_EXCEEDED", "x"), PreconditionFailed)
     assert isinstance(read_error(Code.PERMISSION_DENIED, "", "x"), Rejected)
+
+
+def test_a_wrong_key_and_a_wrong_schema_are_told_to_the_one_who_can_put_them_right() -> None:
+    assert "PEMBA_SPICEDB_KEY" in str(read_error(Code.PERMISSION_DENIED, "", "invalid preshared key"))
+    parse = read_error(Code.INVALID_ARGUMENT, "SCHEMA_PARSE_ERROR", "parse error in line 7")
+    assert isinstance(parse, PreconditionFailed)
+    assert "line 7" in parse.message
+
+
+def test_a_reason_that_says_come_back_is_unavailable_whatever_the_code() -> None:
+    assert isinstance(read_error(Code.FAILED_PRECONDITION, "DATASTORE_NOT_MIGRATED", "x"), Unavailable)
