@@ -34,7 +34,14 @@ from pemba.service.workspaces import WorkspaceService
 from pemba.spicedb.client import SpiceDB
 from pemba.spicedb.schema_gate import SchemaGate
 from pemba.storage import installation, migrate
-from pemba.storage.database import API_ROLE, RELAY_ROLE, SYSTEM_ROLE, Database
+from pemba.storage.database import (
+    API_ROLE,
+    COMMAND_SECONDS,
+    RELAY_COMMAND_SECONDS,
+    RELAY_ROLE,
+    SYSTEM_ROLE,
+    Database,
+)
 from pemba.storage.installation import Installation
 from pemba.storage.wakeup import Notifier
 from pemba.telemetry import Event, set_up_logging
@@ -148,7 +155,8 @@ async def _http(parts: AsyncExitStack, listen: str, status: _Status) -> RunningH
 
 
 async def _database(parts: AsyncExitStack, settings: DatabaseSettings, roles: tuple[str, ...]) -> Database:
-    database = Database(settings.database_url, settings.database_pool_size, roles)
+    seconds = RELAY_COMMAND_SECONDS if roles == (RELAY_ROLE,) else COMMAND_SECONDS
+    database = Database(settings.database_url, settings.database_pool_size, roles, seconds)
     await database.open()
     parts.push_async_callback(database.close)
     return database

@@ -49,8 +49,10 @@ class Authorizer:
         snapshot = await self._snapshot(
             Wanted(frozenset({tenant_id}), _users([question]), deadline), consistency, token
         )
-        position = _known(snapshot, tenant_id)
-        answer_token = self._signer.token({tenant_id: position.delivered_seq})
+        if (unknown := _unknown(caller, snapshot, tenant_id)) is not None:
+            raise unknown
+        position = snapshot.positions[tenant_id]
+        answer_token = self._token_of_answer(tenant_id, position, consistency)
         denied = _denied_at_once(snapshot, position, question)
         if denied is not None:
             return Answer(Decision.DENIED, denied, (), answer_token)
@@ -68,6 +70,8 @@ class Authorizer:
         results: list[Answer | PembaError | None] = [None] * len(items)
         await self._refuse(caller, items, results)
         snapshot = await self._snapshot(Wanted(tenants, _users([q for _, q in items]), deadline), consistency, token)
+        for i, (tenant_id, _) in enumerate(items):
+            results[i] = results[i] or _unknown(caller, snapshot, tenant_id)
         limit = asyncio.Semaphore(_CONCURRENT_TENANTS)
 
         async def ask(tenant_id: TenantId) -> None:
@@ -80,7 +84,8 @@ class Authorizer:
                 results[i] = answer
 
         await asyncio.gather(*(ask(tenant_id) for tenant_id in sorted(tenants)))
-        return BatchAnswer(tuple(r for r in results if r is not None), self._token_of(snapshot, tenants))
+        token_of_all = "" if consistency.minimize_latency else self._token_of(snapshot, tenants)
+        return BatchAnswer(tuple(r for r in results if r is not None), token_of_all)
 
     async def _refuse(
         self, caller: Caller, items: Sequence[tuple[TenantId, Question]], results: list[Answer | PembaError | None]
@@ -105,9 +110,7 @@ class Authorizer:
     ) -> list[Answer | PembaError]:
         """One bulk call, at this tenant's own revision: those of different streams are not ordered."""
         position = snapshot.positions[tenant_id]
-        if position.status is None:
-            return [NotFound(f"tenant {tenant_id}") for _ in questions]
-        answer_token = self._signer.token({tenant_id: position.delivered_seq})
+        answer_token = self._token_of_answer(tenant_id, position, consistency)
         reasons = [_denied_at_once(snapshot, position, question) for question in questions]
         asked = [_in_spicedb(tenant_id, q) for q, reason in zip(questions, reasons, strict=True) if reason is None]
         results: Sequence[CheckResult | PembaError] = ()
@@ -121,6 +124,10 @@ class Authorizer:
             else _answer_or_error(next(remaining), answer_token)
             for reason in reasons
         ]
+
+    def _token_of_answer(self, tenant_id: TenantId, position: Position, consistency: Consistency) -> str:
+        """Empty for `minimize_latency`: the revision that SpiceDB took may be older than what is delivered."""
+        return "" if consistency.minimize_latency else self._signer.token({tenant_id: position.delivered_seq})
 
     def _token(self, consistency: Consistency) -> ConsistencyToken | None:
         return self._signer.positions(consistency.at_least_as_fresh) if consistency.at_least_as_fresh else None
@@ -142,11 +149,11 @@ def _users(questions: Sequence[Question]) -> frozenset[UserId]:
     return frozenset(UserId(q.subject.id) for q in questions if q.subject.type == "user")
 
 
-def _known(snapshot: Snapshot, tenant_id: TenantId) -> Position:
-    position = snapshot.positions[tenant_id]
-    if position.status is None:
-        raise NotFound(f"tenant {tenant_id}")
-    return position
+def _unknown(caller: Caller, snapshot: Snapshot, tenant_id: TenantId) -> NotFound | None:
+    """For a caller in its own name.  A user learns no more of an unknown tenant than of another's: DENIED."""
+    if caller.acting_user is None and snapshot.positions[tenant_id].status is None:
+        return NotFound(f"tenant {tenant_id}")
+    return None
 
 
 def _denied_at_once(snapshot: Snapshot, position: Position, question: Question) -> Reason | None:

@@ -119,6 +119,7 @@ class Relay:
     async def _poll(self, turn_over: asyncio.Event) -> None:
         """The guarantee behind NOTIFY: find the shards in which anything is due, and wake them."""
         pause = self._options.poll_min_seconds
+        before: dict[int, int] = {}
         while not turn_over.is_set():
             try:
                 async with self._database.begin_relay() as tx:
@@ -131,7 +132,10 @@ class Relay:
                     OUTBOX_UNDELIVERED_ROWS.labels(str(lane.shard)).set(due.get(lane.shard, 0))
             for shard in due:
                 self._lanes[shard].wake()
-            pause = self._options.poll_min_seconds if due else min(pause * 2, self._options.poll_max_seconds)
+            # What does not move (a tenant set aside, SpiceDB away) is no reason to look more often.
+            moves = bool(due) and due != before
+            pause = self._options.poll_min_seconds if moves else min(pause * 2, self._options.poll_max_seconds)
+            before = due
             try:
                 await asyncio.wait_for(turn_over.wait(), pause)
             except TimeoutError:

@@ -51,8 +51,8 @@ class Call:
     def options(self, request: Message) -> MutationOptions:
         """What the request of a mutation says besides its arguments.  Raises InvalidRequest (request_id)."""
         request_id: str = getattr(request, "request_id", "")
-        if len(request_id) > MAX_REQUEST_ID_CHARACTERS:
-            raise invalid_field("request_id", f"takes at most {MAX_REQUEST_ID_CHARACTERS} characters")
+        if len(request_id) > MAX_REQUEST_ID_CHARACTERS or not request_id.isprintable():
+            raise invalid_field("request_id", f"takes at most {MAX_REQUEST_ID_CHARACTERS} printable characters")
         return MutationOptions(
             method=self.method.rpartition("/")[2],
             request_id=request_id,

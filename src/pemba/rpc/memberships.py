@@ -42,7 +42,9 @@ class Memberships:
             role=wanted.role,
             options=call.options(request),
         )
-        return SetRoleResponse(membership=records.membership(changed.record), token=changed.token)
+        return SetRoleResponse(
+            membership=records.membership(changed.record), token=changed.token, replayed=changed.replayed
+        )
 
     async def set_roles(self, request: SetRolesRequest, call: Call) -> SetRolesResponse:
         if not 0 < len(request.assignments) <= MAX_ASSIGNMENTS:
@@ -57,7 +59,9 @@ class Memberships:
             call.caller, tenant_id, assignments=assignments, options=call.options(request)
         )
         return SetRolesResponse(
-            memberships=[records.membership(record) for record in changed.record], token=changed.token
+            memberships=[records.membership(record) for record in changed.record],
+            token=changed.token,
+            replayed=changed.replayed,
         )
 
     async def get_membership(self, request: GetMembershipRequest, call: Call) -> GetMembershipResponse:
@@ -84,7 +88,7 @@ class Memberships:
             options=call.options(request),
         )
         removed = None if changed.record is None else records.membership(changed.record)
-        return RemoveMemberResponse(membership=removed, token=changed.token)
+        return RemoveMemberResponse(membership=removed, token=changed.token, replayed=changed.replayed)
 
     async def transfer_ownership(self, request: TransferOwnershipRequest, call: Call) -> TransferOwnershipResponse:
         with Fields() as fields:
@@ -103,7 +107,9 @@ class Memberships:
             options=call.options(request),
         )
         return TransferOwnershipResponse(
-            memberships=[records.membership(record) for record in changed.record], token=changed.token
+            memberships=[records.membership(record) for record in changed.record],
+            token=changed.token,
+            replayed=changed.replayed,
         )
 
     async def list_members(self, request: ListMembersRequest, call: Call) -> ListMembersResponse:

@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
 from pemba.errors import PembaError, invalid_field
+from pemba.model import WorkspaceId
 from pemba.rpc.authentication import SystemKeys
 from pemba.rpc.context import TENANT, WORKSPACE, Call, CallMetadata, caller_of
 from pemba.rpc.errors import public_error, to_status
@@ -53,8 +54,10 @@ class Method:
         fields = descriptor.input_type.fields_by_name
         self._names_tenant = "tenant_id" in fields
         self._names_workspace = "workspace_id" in fields
+        self._names_objects = [name for name in ("object", "resource") if name in fields]
         # Where the tenant is one of several ways to name it, an empty id was not forgotten.
         self._fills_tenant = self._names_tenant and fields["tenant_id"].containing_oneof is None
+        self._fills_workspace = self._names_workspace and fields["workspace_id"].containing_oneof is None
         self._seconds = {code: RPC_SECONDS.labels(descriptor.full_name, code.name) for code in grpc.StatusCode}
 
     async def serve(self, body: bytes, context: Context) -> bytes:
@@ -114,8 +117,18 @@ class Method:
             if self._fills_tenant and not request.tenant_id:
                 request.tenant_id = call.tenant_id
             _require_same("tenant_id", request.tenant_id, call.tenant_id, TENANT)
-        if self._names_workspace and call.workspace_id is not None:
-            _require_same("workspace_id", request.workspace_id, call.workspace_id, WORKSPACE)
+        if call.workspace_id is not None:
+            self._confine_to_workspace(request, call.workspace_id)
+
+    def _confine_to_workspace(self, request: Any, workspace_id: WorkspaceId) -> None:
+        if self._names_workspace:
+            if self._fills_workspace and not request.workspace_id:
+                request.workspace_id = workspace_id
+            _require_same("workspace_id", request.workspace_id, workspace_id, WORKSPACE)
+        for name in self._names_objects:
+            named = getattr(request, name)
+            if named.type == "workspace":
+                _require_same(f"{name}.id", named.id, workspace_id, WORKSPACE)
 
 
 def _require_same(field: str, value: str, confined_to: str, key: str) -> None:

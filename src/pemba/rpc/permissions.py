@@ -73,7 +73,9 @@ class Permissions:
             answers, token = batch.results, batch.token
         answered = iter(answers)
         results = [item if isinstance(item, InvalidRequest) else next(answered) for item in read]
-        return BatchCheckResponse(results=[_result(result, call.caller.request_id) for result in results], token=token)
+        return BatchCheckResponse(
+            results=[_result(result, call.caller.request_id, with_token=not token) for result in results], token=token
+        )
 
 
 def _read(item: CheckRequest | BatchCheckItem, tenant_id: str) -> tuple[TenantId, Question]:
@@ -110,11 +112,12 @@ def _consistency(message: types_pb2.Consistency) -> Consistency:
     return Consistency(message.at_least_as_fresh, message.fully_consistent, message.minimize_latency)
 
 
-def _result(result: Answer | PembaError, request_id: str) -> BatchCheckResult:
+def _result(result: Answer | PembaError, request_id: str, *, with_token: bool) -> BatchCheckResult:
     if isinstance(result, PembaError):
         return BatchCheckResult(error=to_status(result, request_id))
     return BatchCheckResult(
         decision=_DECISIONS[result.decision],
         reason=_REASONS[result.reason],
         missing_context=result.missing_context,
+        token=result.token if with_token else "",
     )

@@ -39,6 +39,7 @@ class Tenants:
             tenant=records.tenant(created.tenant),
             root_workspace=records.workspace(created.root_workspace),
             token=created.token,
+            replayed=created.replayed,
         )
 
     async def get_tenant(self, request: GetTenantRequest, call: Call) -> GetTenantResponse:
@@ -69,16 +70,22 @@ class Tenants:
             tenant_id = fields.tenant_id("tenant_id", request.tenant_id)
             name = fields.new_name(request)
         changed = await self._service.update_tenant(call.caller, tenant_id, name=name, options=call.options(request))
-        return UpdateTenantResponse(tenant=records.tenant(changed.record), token=changed.token)
+        return UpdateTenantResponse(
+            tenant=records.tenant(changed.record), token=changed.token, replayed=changed.replayed
+        )
 
     async def suspend_tenant(self, request: SuspendTenantRequest, call: Call) -> SuspendTenantResponse:
         with Fields() as fields:
             tenant_id = fields.tenant_id("tenant_id", request.tenant_id)
         changed = await self._service.suspend_tenant(call.caller, tenant_id, options=call.options(request))
-        return SuspendTenantResponse(tenant=records.tenant(changed.record), token=changed.token)
+        return SuspendTenantResponse(
+            tenant=records.tenant(changed.record), token=changed.token, replayed=changed.replayed
+        )
 
     async def activate_tenant(self, request: ActivateTenantRequest, call: Call) -> ActivateTenantResponse:
         with Fields() as fields:
             tenant_id = fields.tenant_id("tenant_id", request.tenant_id)
         changed = await self._service.activate_tenant(call.caller, tenant_id, options=call.options(request))
-        return ActivateTenantResponse(tenant=records.tenant(changed.record), token=changed.token)
+        return ActivateTenantResponse(
+            tenant=records.tenant(changed.record), token=changed.token, replayed=changed.replayed
+        )

@@ -52,7 +52,9 @@ class Workspaces:
             owner=owner,
             options=call.options(request),
         )
-        return CreateWorkspaceResponse(workspace=records.workspace(changed.record), token=changed.token)
+        return CreateWorkspaceResponse(
+            workspace=records.workspace(changed.record), token=changed.token, replayed=changed.replayed
+        )
 
     async def get_workspace(self, request: GetWorkspaceRequest, call: Call) -> GetWorkspaceResponse:
         by_path = request.WhichOneof("workspace") == "path"
@@ -95,7 +97,9 @@ class Workspaces:
         changed = await self._service.update_workspace(
             call.caller, tenant_id, workspace_id, name=name, options=call.options(request)
         )
-        return UpdateWorkspaceResponse(workspace=records.workspace(changed.record), token=changed.token)
+        return UpdateWorkspaceResponse(
+            workspace=records.workspace(changed.record), token=changed.token, replayed=changed.replayed
+        )
 
     async def move_workspace(self, request: MoveWorkspaceRequest, call: Call) -> MoveWorkspaceResponse:
         with Fields() as fields:
@@ -104,7 +108,9 @@ class Workspaces:
         changed = await self._service.move_workspace(
             call.caller, tenant_id, workspace_id, new_parent_id=new_parent_id, options=call.options(request)
         )
-        return MoveWorkspaceResponse(workspace=records.workspace(changed.record), token=changed.token)
+        return MoveWorkspaceResponse(
+            workspace=records.workspace(changed.record), token=changed.token, replayed=changed.replayed
+        )
 
     async def archive_workspace(self, request: ArchiveWorkspaceRequest, call: Call) -> ArchiveWorkspaceResponse:
         with Fields() as fields:
@@ -112,7 +118,9 @@ class Workspaces:
         changed = await self._service.archive_workspace(
             call.caller, tenant_id, workspace_id, options=call.options(request)
         )
-        return ArchiveWorkspaceResponse(workspace=records.workspace(changed.record), token=changed.token)
+        return ArchiveWorkspaceResponse(
+            workspace=records.workspace(changed.record), token=changed.token, replayed=changed.replayed
+        )
 
     async def unarchive_workspace(self, request: UnarchiveWorkspaceRequest, call: Call) -> UnarchiveWorkspaceResponse:
         with Fields() as fields:
@@ -120,7 +128,9 @@ class Workspaces:
         changed = await self._service.unarchive_workspace(
             call.caller, tenant_id, workspace_id, options=call.options(request)
         )
-        return UnarchiveWorkspaceResponse(workspace=records.workspace(changed.record), token=changed.token)
+        return UnarchiveWorkspaceResponse(
+            workspace=records.workspace(changed.record), token=changed.token, replayed=changed.replayed
+        )
 
     async def delete_workspace(self, request: DeleteWorkspaceRequest, call: Call) -> DeleteWorkspaceResponse:
         with Fields() as fields:
@@ -128,7 +138,9 @@ class Workspaces:
         changed = await self._service.delete_workspace(
             call.caller, tenant_id, workspace_id, options=call.options(request)
         )
-        return DeleteWorkspaceResponse(workspace=records.workspace(changed.record), token=changed.token)
+        return DeleteWorkspaceResponse(
+            workspace=records.workspace(changed.record), token=changed.token, replayed=changed.replayed
+        )
 
 
 _Named = (

@@ -22,7 +22,7 @@ async def put_away(tx: TenantTransaction, workspace: Workspace, seq: Seq) -> Dra
     if workspace.archive_time is not None:
         return workspace_draft(workspace, workspace, (), ())
     taken = [w for w in await _bounded_subtree(tx, workspace.id) if w.archive_time is None]
-    old = await tuples_of(tx, taken)
+    old = await tuples_of(tx, taken, whatever_the_users=True)
     archived = await workspaces.archive(tx, [w.id for w in taken], workspace.id, seq)
     return workspace_draft(workspace, _named(archived, workspace.id), old, ())
 
@@ -39,11 +39,17 @@ async def restore(tx: TenantTransaction, workspace: Workspace, seq: Seq) -> Draf
     below = {w.id for w in await _bounded_subtree(tx, workspace.id)}
     with_it = await workspaces.archived_with(tx, workspace.archived_with or workspace.id)
     restored = await workspaces.unarchive(tx, [w.id for w in with_it if w.id in below], seq)
-    return workspace_draft(workspace, _named(restored, workspace.id), (), await tuples_of(tx, restored))
+    return workspace_draft(
+        workspace, _named(restored, workspace.id), (), await tuples_of(tx, restored, whatever_the_users=False)
+    )
 
 
-async def tuples_of(tx: TenantTransaction, of: Sequence[Workspace]) -> set[Tuple]:
-    """Every tuple of these workspaces and of the roles on them."""
+async def tuples_of(tx: TenantTransaction, of: Sequence[Workspace], *, whatever_the_users: bool) -> set[Tuple]:
+    """Every tuple of these workspaces and of the roles on them.
+
+    `whatever_the_users`: also of users who are not active.  What is taken out must be all that may be in: the tuples
+    of a user who was suspended a moment ago may still stand, and nobody would look for them once the records are gone.
+    """
     tuples = {t for workspace in of for t in projection.workspace_tuples(workspace)}
     held = await memberships.of_workspaces(tx, [w.id for w in of], MAX_CHANGE_OPERATIONS + 1)
     if len(held) > MAX_CHANGE_OPERATIONS:
@@ -51,7 +57,9 @@ async def tuples_of(tx: TenantTransaction, of: Sequence[Workspace]) -> set[Tuple
     archived = {w.id for w in of if w.archive_time is not None}
     for membership, active in held:
         tuples |= projection.membership_tuples(
-            membership, subject_is_active=active, object_is_archived=membership.workspace_id in archived
+            membership,
+            subject_is_active=active or whatever_the_users,
+            object_is_archived=membership.workspace_id in archived,
         )
     return tuples
 

@@ -23,16 +23,20 @@ def require_creator_stays(caller: Caller, workspace: Workspace | None, membershi
         raise Forbidden(Reason.CREATOR_STAYS, "the creator's ownership ends only by the creator or a system key")
 
 
+def is_guarded(membership: Membership) -> bool:
+    """Whether it is an owner's role, or that of a tenant's admin."""
+    return membership.role is (Role.ADMIN if membership.workspace_id is None else Role.OWNER)
+
+
 async def has_another_holder(tx: TenantTransaction, membership: Membership) -> bool:
     """Whether the role may go: it is no owner's and no tenant admin's, or another active user holds it too.
 
     Where the subject is not active themselves, their going takes no active holder away.
     """
-    guarded = Role.ADMIN if membership.workspace_id is None else Role.OWNER
-    if membership.role is not guarded:
+    if not is_guarded(membership):
         return True
     user_id = UserId(membership.subject.id)
-    if await memberships.has_other_active_holder(tx, membership.workspace_id, guarded, [user_id]):
+    if await memberships.has_other_active_holder(tx, membership.workspace_id, membership.role, [user_id]):
         return True
     return not await users.is_active(tx, user_id)
 

@@ -17,6 +17,7 @@ from pemba.errors import (
     invalid_field,
 )
 from pemba.model import Caller, Seq, Tenant, TenantId, TenantScope, TenantStatus, TupleOperation
+from pemba.service import rights
 from pemba.service.refusals import Refusals
 from pemba.service.results import Changed
 from pemba.storage import journal, outbox, tenants
@@ -93,7 +94,8 @@ class Mutations:
         try:
             return await self._run(caller, tenant_id, options, answer, body, while_suspended)
         except (Forbidden, PreconditionFailed) as refusal:
-            await self._refusals.record(caller, tenant_id, options.method, refusal)
+            if not options.validate_only:
+                await self._refusals.record(caller, tenant_id, options.method, refusal)
             raise
 
     async def _run(
@@ -113,8 +115,10 @@ class Mutations:
             if options.request_id and (earlier := await journal.recall(tx, key)):
                 tx.discard()
                 return replay(earlier, options, answer)
+            await rights.require_belongs(tx, caller)
             _require_usable(await tenants.get(tx), tx.tenant_id, while_suspended)
-            draft = await body(tx, seq)
+            # A dry run's etag is nobody's: with the number itself it would be that of the next real change.
+            draft = await body(tx, Seq(0) if options.validate_only else seq)
             rows = outbox.split(draft.operations)
             last = await self._append(tx, caller, options, seq, rows, draft)
             token = self.signer.token({tenant_id: last}) if draft.operations or draft.visible else ""
@@ -152,7 +156,7 @@ def replay(earlier: RememberedResponse, options: MutationOptions, answer: TypeAd
     """The stored response with its token.  Raises InvalidRequest (REQUEST_ID_REUSED) for another body."""
     if earlier.body_digest != options.body_digest:
         raise invalid_field("request_id", "was used with another request; take a new one", Reason.REQUEST_ID_REUSED)
-    return Changed(answer.validate_python(earlier.response, strict=False), earlier.token)
+    return Changed(answer.validate_python(earlier.response, strict=False), earlier.token, replayed=True)
 
 
 def require_etag(etag: str, options: MutationOptions) -> None:

@@ -12,10 +12,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Changed(Generic[T]):
-    """The record after the change; `token` is empty where nothing changed that a check could see."""
+    """The record after the change; `token` is empty where nothing changed that a check could see.
+
+    `replayed` says that it is the stored answer to an earlier call.
+    """
 
     record: T
     token: str
+    replayed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,3 +44,4 @@ class TenantCreated:
     tenant: Tenant
     root_workspace: Workspace
     token: str
+    replayed: bool = False

@@ -71,9 +71,10 @@ async def visible(
 ) -> Workspace:
     """The workspace, archived or not, where the caller may do this to it.  Raises NotFound, Forbidden."""
     workspace = await workspaces.get(tx, workspace_id)
+    named = f"{what} {workspace_id}"
     if workspace is None:
-        raise NotFound(f"{what} {workspace_id}")
-    await require_on_workspace(tx, caller, workspace, action)
+        raise NotFound(named)
+    await require_on_workspace(tx, caller, workspace, action, named)
     return workspace
 
 
@@ -85,6 +86,12 @@ async def usable(
     if workspace.archive_time is not None:
         raise PreconditionFailed(Reason.WORKSPACE_ARCHIVED, f"the {what} is archived; unarchive it first")
     return workspace
+
+
+async def require_belongs(tx: TenantTransaction, caller: Caller) -> None:
+    """Raises NotFound where the acting user holds no role in the tenant, as if there were no such tenant."""
+    if caller.acting_user is not None and not await authority.belongs(tx, caller.acting_user):
+        raise NotFound(f"tenant {tx.tenant_id}")
 
 
 async def sees_tenant(tx: TenantTransaction, caller: Caller) -> bool:

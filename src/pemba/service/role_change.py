@@ -114,16 +114,20 @@ class RoleChange:
         """Remove these memberships of one user, with the guards of each."""
         if transfer_to is not None and any(m.subject.id == transfer_to for m in going):
             raise invalid_field("transfer_to", "takes another user than the one who is removed")
+        # A few statements, however many the roles: they are made under the tenant's head.
+        named = [m.workspace_id for m in going if m.workspace_id and m.workspace_id not in self._workspaces]
+        self._workspaces |= {found.id: found for found in await workspaces.get_many(self._tx, named)}
         for membership in going:
-            if membership.workspace_id and membership.workspace_id not in self._workspaces:
-                # The right to remove the user from the tenant is decided; it covers what they may not see.
-                found = await workspaces.get(self._tx, membership.workspace_id)
-                assert found is not None  # the foreign key
-                self._workspaces[found.id] = found
-        for membership in going:
-            await self._remove(membership, transfer_to)
+            if guards.is_guarded(membership):
+                await self._let_go(membership, transfer_to)
+            self._note(membership, None)
+        if len(going) == 1:
+            await memberships.delete(self._tx, going[0].workspace_id, going[0].subject)
+        elif going:
+            await memberships.delete_of_user(self._tx, UserId(going[0].subject.id))
 
-    async def _remove(self, membership: Membership, transfer_to: UserId | None) -> None:
+    async def _let_go(self, membership: Membership, transfer_to: UserId | None) -> None:
+        """The guards of one owner's or tenant admin's role, before it goes."""
         workspace = self._workspaces.get(membership.workspace_id) if membership.workspace_id else None
         leaving = membership.subject == SubjectRef("user", self._caller.acting_user or "")
         if workspace is not None and membership.role is Role.OWNER and not leaving:
@@ -131,14 +135,15 @@ class RoleChange:
         guards.require_creator_stays(self._caller, workspace, membership)
         if not await guards.has_another_holder(self._tx, membership):
             await self._transfer(membership, transfer_to)
-        await memberships.delete(self._tx, membership.workspace_id, membership.subject)
-        self._note(membership, None)
 
     async def _transfer(self, membership: Membership, transfer_to: UserId | None) -> None:
         """Give the role of a last holder to `transfer_to`, who must be active; without one it stays."""
         if transfer_to is None:
             raise guards.last_holder(membership)
         heir = RoleAssignment(membership.object, SubjectRef("user", transfer_to), membership.role)
+        # To leave takes no right, to make somebody else an owner or an admin does.
+        guards.require_not_own_role(self._caller, heir.subject)
+        await self.workspace_of(membership.object, Action.MAKE_OWNERS)
         await self.lock_users([heir])
         if not self._active[transfer_to]:
             raise PreconditionFailed(Reason.USER_SUSPENDED, f"transfer_to: user:{transfer_to} is not active")

@@ -60,7 +60,7 @@ class TenantService:
                 if earlier is None:  # forgotten in between: as old as that
                     raise Unavailable(Reason.OVERLOADED, "the same request_id was being carried out; try again")
                 replayed = replay(earlier, options, _CREATED)
-                return TenantCreated(*replayed.record, replayed.token)
+                return TenantCreated(*replayed.record, replayed.token, replayed=True)
             tenant_id = new_tenant_id()
             created = await _create(tx, caller, tenant_id, slug, name, first_admin, options.method)
             token = self._signer.token({tenant_id: Seq(1)})
@@ -121,9 +121,8 @@ class TenantService:
     async def _set_status(
         self, caller: Caller, tenant_id: TenantId, status: TenantStatus, options: MutationOptions
     ) -> Changed[Tenant]:
-        rights.require_system(caller, "suspend or activate a tenant")
-
         async def body(tx: TenantTransaction, seq: Seq) -> Draft[Tenant]:
+            rights.require_system(caller, "suspend or activate a tenant")
             before = await _existing(tx)
             require_etag(before.etag, options)
             after = before if before.status is status else await tenants.set_status(tx, status, seq)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pemba import projection
-from pemba.errors import NotFound, PreconditionFailed, Reason
+from pemba.errors import NotFound, PreconditionFailed, Reason, invalid_field
 from pemba.model import (
     MAX_WORKSPACE_DEPTH,
     Caller,
@@ -54,6 +54,11 @@ class WorkspaceService:
         Raises NotFound (parent), AlreadyExists (SLUG_TAKEN), PreconditionFailed (TOO_DEEP, WORKSPACE_ARCHIVED).
         """
 
+        if caller.acting_user is not None and owner not in (None, caller.acting_user):
+            raise invalid_field(
+                "owner", "is the acting user of a workspace that is made on behalf of one; leave it empty"
+            )
+
         async def body(tx: TenantTransaction, seq: Seq) -> Draft[Workspace]:
             parent = await usable(tx, caller, parent_id, Action.CREATE_CHILD, what="parent workspace")
             _require_depth(len(await workspaces.line(tx, parent.id)) + 1)
@@ -102,9 +107,10 @@ class WorkspaceService:
         async with self._database.begin(TenantScope(tenant_id)) as tx:
             head = await outbox.head(tx, tenant_id)
             parent = await (workspaces.root(tx) if parent_id is None else workspaces.get(tx, parent_id))
+            named = f"workspace {parent_id}" if parent_id else f"tenant {tenant_id}"
             if parent is None:
-                raise NotFound(f"workspace {parent_id}" if parent_id else f"tenant {tenant_id}")
-            await require_on_workspace(tx, caller, parent, Action.SEE)
+                raise NotFound(named)
+            await require_on_workspace(tx, caller, parent, Action.SEE, named)
             found = await read(tx, parent.id, include_archived=include_archived, after=position[0], limit=page_size + 1)
         shown = found[:page_size]
         more = self._signer.page_token(arguments, [shown[-1][0]]) if len(found) > page_size else ""
@@ -200,7 +206,7 @@ class WorkspaceService:
             require_etag(before.etag, options)
             if await workspaces.has_children(tx, workspace_id):
                 raise PreconditionFailed(Reason.HAS_CHILDREN, "the workspace has children; move or delete them first")
-            old = await archive.tuples_of(tx, [before])
+            old = await archive.tuples_of(tx, [before], whatever_the_users=True)
             await memberships.delete_of_workspace(tx, workspace_id)
             await workspaces.delete(tx, workspace_id)
             return workspace_draft(before, before, old, ())

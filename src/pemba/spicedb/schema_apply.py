@@ -33,6 +33,7 @@ class SchemaLedger(Protocol):
     async def finish(self, number: int, zedtoken: str) -> None: ...
     async def abandon(self, number: int, why: str) -> None: ...
     async def applied(self) -> SchemaVersion | None: ...
+    async def is_settled(self) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,8 @@ async def apply(spicedb: SpiceDB, ledger: SchemaLedger, text: str) -> Applied:
         changes = tuple(await schema.changes(spicedb, text))
         _require_nothing_dropped(changes)
         remembered = await ledger.applied()
-        if not changes and remembered is not None and remembered.digest == wanted:
+        in_force = remembered is not None and remembered.digest == wanted
+        if not changes and in_force and await ledger.is_settled():
             return Applied(False, wanted, ())
         await _write(spicedb, ledger, text)
     log.info(Event.SCHEMA_APPLIED, digest=wanted, changes=[str(change) for change in changes])
@@ -78,12 +80,18 @@ def _may_have_landed(error: PembaError) -> bool:
     return isinstance(error, WriteFailed) and error.kind is WriteFailure.UNCERTAIN
 
 
+_DROPS = ("definition_removed", "caveat_removed", "relation_removed", "relation_subject_type_removed")
+
+
 def _require_nothing_dropped(changes: tuple[SchemaChange, ...]) -> None:
-    """A definition that this build does not know is somebody's: a newer build's, or an application's."""
-    dropped = [change.name for change in changes if change.kind in ("definition_removed", "caveat_removed")]
+    """What this build does not know is somebody's: a newer build's, or an application's.
+
+    Rows that are not delivered yet may name it too; without it they would hold up their tenants.
+    """
+    dropped = [change.name for change in changes if change.kind in _DROPS]
     if dropped:
         raise PreconditionFailed(
             Reason.SCHEMA_MISMATCH,
-            f"SpiceDB holds definitions that this schema lacks and would drop: {', '.join(dropped)}; "
+            f"SpiceDB's schema has what this one lacks and would drop: {', '.join(dropped)}; "
             "is this an older build than the one that applied last?",
         )

@@ -34,6 +34,19 @@ _TENANT_ROLE = Statement(
     WHERE m.tenant_id = :tenant_id AND m.workspace_id IS NULL AND m.user_id = :user_id
     """
 )
+_BELONGS = Statement(
+    """
+    SELECT EXISTS (
+        SELECT FROM memberships m JOIN users u ON u.id = m.user_id AND u.status = 'active'
+        WHERE m.tenant_id = :tenant_id AND m.user_id = :user_id
+    ) AS found
+    """
+)
+
+
+async def belongs(tx: TenantTransaction, user_id: UserId) -> bool:
+    """Whether the user is active and holds any role in the tenant, on itself or on a workspace."""
+    return bool((await _BELONGS.one(tx, tenant_id=tx.tenant_id, user_id=user_id))["found"])
 
 
 async def on_workspace(tx: TenantTransaction, user_id: UserId, workspace_id: WorkspaceId) -> Permission | None:

@@ -30,6 +30,8 @@ ACQUIRE_SECONDS = 5.0
 ROLL_BACK_SECONDS = 1.0
 COMMAND_SECONDS = 35.0
 """Longer than PostgreSQL's own limit of a statement, which says more: this one is for a server that says nothing."""
+RELAY_COMMAND_SECONDS = 10.0
+"""The relay's statements are short; its lanes must not hang on a connection that fell silent."""
 
 _SETTINGS = {
     "lock_timeout": "5000",
@@ -79,8 +81,15 @@ T = TypeVar("T", bound=Transaction)
 class Database:
     """Pools of connections; `open` it, then `begin` transactions by scope."""
 
-    def __init__(self, url: str, pool_size: int, roles: Sequence[str] = (API_ROLE, SYSTEM_ROLE)) -> None:
+    def __init__(
+        self,
+        url: str,
+        pool_size: int,
+        roles: Sequence[str] = (API_ROLE, SYSTEM_ROLE),
+        command_seconds: float = COMMAND_SECONDS,
+    ) -> None:
         self._url = url
+        self._command_seconds = command_seconds
         self._pool_size = pool_size
         self._roles = tuple(roles)
         self._pools: dict[str, asyncpg.Pool[Any]] = {}
@@ -94,7 +103,7 @@ class Database:
                     min_size=0,
                     max_size=self._pool_size,
                     timeout=CONNECT_SECONDS,
-                    command_timeout=COMMAND_SECONDS,
+                    command_timeout=self._command_seconds,
                     init=_prepare_connection,
                     reset=_reset_nothing,
                     server_settings={**_SETTINGS, "role": role},

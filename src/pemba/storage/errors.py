@@ -45,9 +45,10 @@ _AWAY = (
     asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.InsufficientResourcesError,
     asyncpg.ReadOnlySQLTransactionError,
-    asyncpg.InterfaceError,
     OSError,
 )
+# The driver's own errors: of a connection or a pool that is gone these, of a call that is wrong any other.
+_GONE = ("closed", "closing", "released", "terminated")
 CONNECTION_FAILURES = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
 """All that a connection can raise, whatever was asked: for those who only want to be rid of it."""
 
@@ -61,9 +62,6 @@ def translated() -> Iterator[None]:
         yield
     except PembaError:
         raise
-    except asyncpg.DataError as error:  # also an InterfaceError, but a defect and not an outage
-        log.error("postgres.refused", error=repr(error), exc_info=True)
-        raise Rejected from error
     except asyncpg.IntegrityConstraintViolationError as error:
         raise _violation(error) from error
     except _CONFLICT as error:
@@ -72,6 +70,8 @@ def translated() -> Iterator[None]:
         raise Unavailable(Reason.OVERLOADED, "PostgreSQL is too busy with this; try again") from error
     except _AWAY as error:
         raise unavailable() from error
+    except asyncpg.InterfaceError as error:
+        raise _drivers_own(error) from error
     except asyncpg.InternalClientError as error:
         # Also what the driver says to a statement between the server's last words and the end of the connection.
         log.warning("postgres.connection_broken", error=repr(error))
@@ -87,6 +87,14 @@ def unavailable() -> Unavailable:
         Reason.POSTGRES_UNAVAILABLE,
         "PostgreSQL cannot be reached; try again, a mutation with the same request_id",
     )
+
+
+def _drivers_own(error: asyncpg.InterfaceError) -> PembaError:
+    """A connection that is gone is an outage, a value or a call that is wrong a defect of ours."""
+    if not isinstance(error, asyncpg.DataError) and any(word in str(error) for word in _GONE):
+        return unavailable()
+    log.error("postgres.misused", error=repr(error), exc_info=True)
+    return Rejected()
 
 
 def _violation(error: asyncpg.IntegrityConstraintViolationError) -> PembaError:

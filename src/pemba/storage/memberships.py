@@ -48,6 +48,7 @@ _DELETE = Statement(
     " AND workspace_id IS NOT DISTINCT FROM CAST(:workspace_id AS text)"
     " AND subject_type = :subject_type AND subject_id = :subject_id"
 )
+_DELETE_OF_USER = Statement("DELETE FROM memberships WHERE tenant_id = :tenant_id AND user_id = :user_id")
 _DELETE_OF_WORKSPACE = Statement(
     "DELETE FROM memberships WHERE tenant_id = :tenant_id AND workspace_id = :workspace_id"
 )
@@ -134,6 +135,11 @@ async def delete(tx: TenantTransaction, workspace_id: WorkspaceId | None, subjec
         subject_type=subject.type,
         subject_id=subject.id,
     )
+
+
+async def delete_of_user(tx: TenantTransaction, user_id: UserId) -> None:
+    """Every direct membership of the user in the tenant."""
+    await _DELETE_OF_USER.run(tx, tenant_id=tx.tenant_id, user_id=user_id)
 
 
 async def delete_of_workspace(tx: TenantTransaction, workspace_id: WorkspaceId) -> None:

@@ -91,6 +91,10 @@ class SchemaVersions:
             )
             await self._connection.execute("UPDATE installation SET schema_number = $1", number + 1)
 
+    async def is_settled(self) -> bool:
+        """Whether the number is even: no apply is under way, and none died or failed without a known outcome."""
+        return bool(await self._connection.fetchval("SELECT schema_number % 2 = 0 FROM installation"))
+
     async def applied(self) -> AppliedSchema | None:
         """The last version that was applied."""
         record = await self._connection.fetchrow(

@@ -24,6 +24,17 @@ MAX_PENDING = 10_000
 
 _LOCK = 0x72656C6179  # "relay"
 
+# PostgreSQL must end the session of a relay that fell silent, or nobody gets its lock: a relay that lives asks every
+# two seconds, so ten of silence are enough, whether the connection looks alive or not.
+_SESSION_SETTINGS = {
+    "role": RELAY_ROLE,
+    "application_name": "pemba relay",
+    "idle_session_timeout": "10000",
+    "tcp_keepalives_idle": "5",
+    "tcp_keepalives_interval": "2",
+    "tcp_keepalives_count": "3",
+}
+
 log = structlog.get_logger()
 
 
@@ -78,7 +89,7 @@ class RelaySession:
                 url,
                 timeout=CONNECT_SECONDS,
                 command_timeout=5,
-                server_settings={"role": RELAY_ROLE, "application_name": "pemba relay", "tcp_keepalives_idle": "5"},
+                server_settings=_SESSION_SETTINGS,
             )
         try:
             yield cls(connection)

@@ -22,6 +22,9 @@ _INSERT = Statement(
     f" RETURNING {_COLUMNS}"
 )
 _GET = Statement(f"SELECT {_COLUMNS} FROM workspaces WHERE tenant_id = :tenant_id AND id = :id")
+_GET_MANY = Statement(
+    f"SELECT {_COLUMNS} FROM workspaces WHERE tenant_id = :tenant_id AND id = ANY (CAST(:ids AS text[]))"
+)
 _ROOT = Statement(f"SELECT {_COLUMNS} FROM workspaces WHERE tenant_id = :tenant_id AND kind = 'root'")
 _GET_BY_PATH = Statement(
     f"""
@@ -140,6 +143,11 @@ async def insert(tx: TenantTransaction | SystemTransaction, workspace: Workspace
 async def get(tx: TenantTransaction, workspace_id: WorkspaceId) -> Workspace | None:
     record = await _GET.row(tx, tenant_id=tx.tenant_id, id=workspace_id)
     return None if record is None else _workspace(record)
+
+
+async def get_many(tx: TenantTransaction, ids: Sequence[WorkspaceId]) -> list[Workspace]:
+    """Those of these ids that there are, in no order."""
+    return [_workspace(r) for r in await _GET_MANY.rows(tx, tenant_id=tx.tenant_id, ids=list(ids))]
 
 
 async def root(tx: TenantTransaction) -> Workspace | None:

@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from pemba.v1 import types_pb2 as pemba_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1apemba/v1/memberships.proto\x12\x08pemba.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14pemba/v1/types.proto\"\x8b\x02\n\nMembership\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12#\n\x06object\x18\x02 \x01(\x0b\x32\x13.pemba.v1.ObjectRef\x12%\n\x07subject\x18\x03 \x01(\x0b\x32\x14.pemba.v1.SubjectRef\x12\x1c\n\x04role\x18\x04 \x01(\x0e\x32\x0e.pemba.v1.Role\x12-\n\tjoin_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ninvited_by\x18\x07 \x01(\t\x12\x0c\n\x04\x65tag\x18\x08 \x01(\t\"\xc6\x01\n\x0eSetRoleRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12#\n\x06object\x18\x02 \x01(\x0b\x32\x13.pemba.v1.ObjectRef\x12%\n\x07subject\x18\x03 \x01(\x0b\x32\x14.pemba.v1.SubjectRef\x12\x1c\n\x04role\x18\x04 \x01(\x0e\x32\x0e.pemba.v1.Role\x12\x0c\n\x04\x65tag\x18\x05 \x01(\t\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12\x15\n\rvalidate_only\x18\x07 \x01(\x08\"J\n\x0fSetRoleResponse\x12(\n\nmembership\x18\x01 \x01(\x0b\x32\x14.pemba.v1.Membership\x12\r\n\x05token\x18\x02 \x01(\t\"z\n\x0eRoleAssignment\x12#\n\x06object\x18\x01 \x01(\x0b\x32\x13.pemba.v1.ObjectRef\x12%\n\x07subject\x18\x02 \x01(\x0b\x32\x14.pemba.v1.SubjectRef\x12\x1c\n\x04role\x18\x03 \x01(\x0e\x32\x0e.pemba.v1.Role\"~\n\x0fSetRolesRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12-\n\x0b\x61ssignments\x18\x02 \x03(\x0b\x32\x18.pemba.v1.RoleAssignment\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"L\n\x10SetRolesResponse\x12)\n\x0bmemberships\x18\x01 \x03(\x0b\x32\x14.pemba.v1.Membership\x12\r\n\x05token\x18\x02 \x01(\t\"u\n\x14GetMembershipRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12#\n\x06object\x18\x02 \x01(\x0b\x32\x13.pemba.v1.ObjectRef\x12%\n\x07subject\x18\x03 \x01(\x0b\x32\x14.pemba.v1.SubjectRef\"P\n\x15GetMembershipResponse\x12(\n\nmembership\x18\x01 \x01(\x0b\x32\x14.pemba.v1.Membership\x12\r\n\x05token\x18\x02 \x01(\t\"\xd9\x01\n\x13RemoveMemberRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12#\n\x06object\x18\x02 \x01(\x0b\x32\x13.pemba.v1.ObjectRef\x12%\n\x07subject\x18\x03 \x01(\x0b\x32\x14.pemba.v1.SubjectRef\x12\x15\n\rallow_missing\x18\x04 \x01(\x08\x12\x13\n\x0btransfer_to\x18\x05 \x01(\t\x12\x0c\n\x04\x65tag\x18\x06 \x01(\t\x12\x12\n\nrequest_id\x18\x07 \x01(\t\x12\x15\n\rvalidate_only\x18\x08 \x01(\x08\"O\n\x14RemoveMemberResponse\x12(\n\nmembership\x18\x01 \x01(\x0b\x32\x14.pemba.v1.Membership\x12\r\n\x05token\x18\x02 \x01(\t\"\xa1\x01\n\x18TransferOwnershipRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12#\n\x06object\x18\x02 \x01(\x0b\x32\x13.pemba.v1.ObjectRef\x12\x11\n\tfrom_user\x18\x03 \x01(\t\x12\x0f\n\x07to_user\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x15\n\rvalidate_only\x18\x06 \x01(\x08\"U\n\x19TransferOwnershipResponse\x12)\n\x0bmemberships\x18\x01 \x03(\x0b\x32\x14.pemba.v1.Membership\x12\r\n\x05token\x18\x02 \x01(\t\"\x95\x01\n\x12ListMembersRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12#\n\x06object\x18\x02 \x01(\x0b\x32\x13.pemba.v1.ObjectRef\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\x12\x10\n\x08order_by\x18\x05 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x06 \x01(\t\"h\n\x13ListMembersResponse\x12)\n\x0bmemberships\x18\x01 \x03(\x0b\x32\x14.pemba.v1.Membership\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\r\n\x05token\x18\x03 \x01(\t2\xe1\x03\n\x11MembershipService\x12>\n\x07SetRole\x12\x18.pemba.v1.SetRoleRequest\x1a\x19.pemba.v1.SetRoleResponse\x12\x41\n\x08SetRoles\x12\x19.pemba.v1.SetRolesRequest\x1a\x1a.pemba.v1.SetRolesResponse\x12P\n\rGetMembership\x12\x1e.pemba.v1.GetMembershipRequest\x1a\x1f.pemba.v1.GetMembershipResponse\x12M\n\x0cRemoveMember\x12\x1d.pemba.v1.RemoveMemberRequest\x1a\x1e.pemba.v1.RemoveMemberResponse\x12\\\n\x11TransferOwnership\x12\".pemba.v1.TransferOwnershipRequest\x1a#.pemba.v1.TransferOwnershipResponse\x12J\n\x0bListMembers\x12\x1c.pemba.v1.ListMembersRequest\x1a\x1d.pemba.v1.ListMembersResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1apemba/v1/memberships.proto\x12\x08pemba.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14pemba/v1/types.proto\"\x8b\x02\n\nMembership\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12#\n\x06object\x18\x02 \x01(\x0b\x32\x13.pemba.v1.ObjectRef\x12%\n\x07subject\x18\x03 \x01(\x0b\x32\x14.pemba.v1.SubjectRef\x12\x1c\n\x04role\x18\x04 \x01(\x0e\x32\x0e.pemba.v1.Role\x12-\n\tjoin_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ninvited_by\x18\x07 \x01(\t\x12\x0c\n\x04\x65tag\x18\x08 \x01(\t\"\xc6\x01\n\x0eSetRoleRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12#\n\x06object\x18\x02 \x01(\x0b\x32\x13.pemba.v1.ObjectRef\x12%\n\x07subject\x18\x03 \x01(\x0b\x32\x14.pemba.v1.SubjectRef\x12\x1c\n\x04role\x18\x04 \x01(\x0e\x32\x0e.pemba.v1.Role\x12\x0c\n\x04\x65tag\x18\x05 \x01(\t\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12\x15\n\rvalidate_only\x18\x07 \x01(\x08\"\\\n\x0fSetRoleResponse\x12(\n\nmembership\x18\x01 \x01(\x0b\x32\x14.pemba.v1.Membership\x12\r\n\x05token\x18\x02 \x01(\t\x12\x10\n\x08replayed\x18\x03 \x01(\x08\"z\n\x0eRoleAssignment\x12#\n\x06object\x18\x01 \x01(\x0b\x32\x13.pemba.v1.ObjectRef\x12%\n\x07subject\x18\x02 \x01(\x0b\x32\x14.pemba.v1.SubjectRef\x12\x1c\n\x04role\x18\x03 \x01(\x0e\x32\x0e.pemba.v1.Role\"~\n\x0fSetRolesRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12-\n\x0b\x61ssignments\x18\x02 \x03(\x0b\x32\x18.pemba.v1.RoleAssignment\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"^\n\x10SetRolesResponse\x12)\n\x0bmemberships\x18\x01 \x03(\x0b\x32\x14.pemba.v1.Membership\x12\r\n\x05token\x18\x02 \x01(\t\x12\x10\n\x08replayed\x18\x03 \x01(\x08\"u\n\x14GetMembershipRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12#\n\x06object\x18\x02 \x01(\x0b\x32\x13.pemba.v1.ObjectRef\x12%\n\x07subject\x18\x03 \x01(\x0b\x32\x14.pemba.v1.SubjectRef\"P\n\x15GetMembershipResponse\x12(\n\nmembership\x18\x01 \x01(\x0b\x32\x14.pemba.v1.Membership\x12\r\n\x05token\x18\x02 \x01(\t\"\xd9\x01\n\x13RemoveMemberRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12#\n\x06object\x18\x02 \x01(\x0b\x32\x13.pemba.v1.ObjectRef\x12%\n\x07subject\x18\x03 \x01(\x0b\x32\x14.pemba.v1.SubjectRef\x12\x15\n\rallow_missing\x18\x04 \x01(\x08\x12\x13\n\x0btransfer_to\x18\x05 \x01(\t\x12\x0c\n\x04\x65tag\x18\x06 \x01(\t\x12\x12\n\nrequest_id\x18\x07 \x01(\t\x12\x15\n\rvalidate_only\x18\x08 \x01(\x08\"a\n\x14RemoveMemberResponse\x12(\n\nmembership\x18\x01 \x01(\x0b\x32\x14.pemba.v1.Membership\x12\r\n\x05token\x18\x02 \x01(\t\x12\x10\n\x08replayed\x18\x03 \x01(\x08\"\xa1\x01\n\x18TransferOwnershipRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12#\n\x06object\x18\x02 \x01(\x0b\x32\x13.pemba.v1.ObjectRef\x12\x11\n\tfrom_user\x18\x03 \x01(\t\x12\x0f\n\x07to_user\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x15\n\rvalidate_only\x18\x06 \x01(\x08\"g\n\x19TransferOwnershipResponse\x12)\n\x0bmemberships\x18\x01 \x03(\x0b\x32\x14.pemba.v1.Membership\x12\r\n\x05token\x18\x02 \x01(\t\x12\x10\n\x08replayed\x18\x03 \x01(\x08\"\x95\x01\n\x12ListMembersRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12#\n\x06object\x18\x02 \x01(\x0b\x32\x13.pemba.v1.ObjectRef\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\x12\x10\n\x08order_by\x18\x05 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x06 \x01(\t\"h\n\x13ListMembersResponse\x12)\n\x0bmemberships\x18\x01 \x03(\x0b\x32\x14.pemba.v1.Membership\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\r\n\x05token\x18\x03 \x01(\t2\xe1\x03\n\x11MembershipService\x12>\n\x07SetRole\x12\x18.pemba.v1.SetRoleRequest\x1a\x19.pemba.v1.SetRoleResponse\x12\x41\n\x08SetRoles\x12\x19.pemba.v1.SetRolesRequest\x1a\x1a.pemba.v1.SetRolesResponse\x12P\n\rGetMembership\x12\x1e.pemba.v1.GetMembershipRequest\x1a\x1f.pemba.v1.GetMembershipResponse\x12M\n\x0cRemoveMember\x12\x1d.pemba.v1.RemoveMemberRequest\x1a\x1e.pemba.v1.RemoveMemberResponse\x12\\\n\x11TransferOwnership\x12\".pemba.v1.TransferOwnershipRequest\x1a#.pemba.v1.TransferOwnershipResponse\x12J\n\x0bListMembers\x12\x1c.pemba.v1.ListMembersRequest\x1a\x1d.pemba.v1.ListMembersResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,29 +38,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SETROLEREQUEST']._serialized_start=366
   _globals['_SETROLEREQUEST']._serialized_end=564
   _globals['_SETROLERESPONSE']._serialized_start=566
-  _globals['_SETROLERESPONSE']._serialized_end=640
-  _globals['_ROLEASSIGNMENT']._serialized_start=642
-  _globals['_ROLEASSIGNMENT']._serialized_end=764
-  _globals['_SETROLESREQUEST']._serialized_start=766
-  _globals['_SETROLESREQUEST']._serialized_end=892
-  _globals['_SETROLESRESPONSE']._serialized_start=894
-  _globals['_SETROLESRESPONSE']._serialized_end=970
-  _globals['_GETMEMBERSHIPREQUEST']._serialized_start=972
-  _globals['_GETMEMBERSHIPREQUEST']._serialized_end=1089
-  _globals['_GETMEMBERSHIPRESPONSE']._serialized_start=1091
-  _globals['_GETMEMBERSHIPRESPONSE']._serialized_end=1171
-  _globals['_REMOVEMEMBERREQUEST']._serialized_start=1174
-  _globals['_REMOVEMEMBERREQUEST']._serialized_end=1391
-  _globals['_REMOVEMEMBERRESPONSE']._serialized_start=1393
-  _globals['_REMOVEMEMBERRESPONSE']._serialized_end=1472
-  _globals['_TRANSFEROWNERSHIPREQUEST']._serialized_start=1475
-  _globals['_TRANSFEROWNERSHIPREQUEST']._serialized_end=1636
-  _globals['_TRANSFEROWNERSHIPRESPONSE']._serialized_start=1638
-  _globals['_TRANSFEROWNERSHIPRESPONSE']._serialized_end=1723
-  _globals['_LISTMEMBERSREQUEST']._serialized_start=1726
-  _globals['_LISTMEMBERSREQUEST']._serialized_end=1875
-  _globals['_LISTMEMBERSRESPONSE']._serialized_start=1877
-  _globals['_LISTMEMBERSRESPONSE']._serialized_end=1981
-  _globals['_MEMBERSHIPSERVICE']._serialized_start=1984
-  _globals['_MEMBERSHIPSERVICE']._serialized_end=2465
+  _globals['_SETROLERESPONSE']._serialized_end=658
+  _globals['_ROLEASSIGNMENT']._serialized_start=660
+  _globals['_ROLEASSIGNMENT']._serialized_end=782
+  _globals['_SETROLESREQUEST']._serialized_start=784
+  _globals['_SETROLESREQUEST']._serialized_end=910
+  _globals['_SETROLESRESPONSE']._serialized_start=912
+  _globals['_SETROLESRESPONSE']._serialized_end=1006
+  _globals['_GETMEMBERSHIPREQUEST']._serialized_start=1008
+  _globals['_GETMEMBERSHIPREQUEST']._serialized_end=1125
+  _globals['_GETMEMBERSHIPRESPONSE']._serialized_start=1127
+  _globals['_GETMEMBERSHIPRESPONSE']._serialized_end=1207
+  _globals['_REMOVEMEMBERREQUEST']._serialized_start=1210
+  _globals['_REMOVEMEMBERREQUEST']._serialized_end=1427
+  _globals['_REMOVEMEMBERRESPONSE']._serialized_start=1429
+  _globals['_REMOVEMEMBERRESPONSE']._serialized_end=1526
+  _globals['_TRANSFEROWNERSHIPREQUEST']._serialized_start=1529
+  _globals['_TRANSFEROWNERSHIPREQUEST']._serialized_end=1690
+  _globals['_TRANSFEROWNERSHIPRESPONSE']._serialized_start=1692
+  _globals['_TRANSFEROWNERSHIPRESPONSE']._serialized_end=1795
+  _globals['_LISTMEMBERSREQUEST']._serialized_start=1798
+  _globals['_LISTMEMBERSREQUEST']._serialized_end=1947
+  _globals['_LISTMEMBERSRESPONSE']._serialized_start=1949
+  _globals['_LISTMEMBERSRESPONSE']._serialized_end=2053
+  _globals['_MEMBERSHIPSERVICE']._serialized_start=2056
+  _globals['_MEMBERSHIPSERVICE']._serialized_end=2537
 # @@protoc_insertion_point(module_scope)

@@ -28,15 +28,15 @@ from pemba.v1 import errors_pb2 as pemba_dot_v1_dot_errors__pb2
 from pemba.v1 import types_pb2 as pemba_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1apemba/v1/permissions.proto\x12\x08pemba.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x17google/rpc/status.proto\x1a\x15pemba/v1/errors.proto\x1a\x14pemba/v1/types.proto\"\xd9\x01\n\x0c\x43heckRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12%\n\x08resource\x18\x02 \x01(\x0b\x32\x13.pemba.v1.ObjectRef\x12\x12\n\npermission\x18\x03 \x01(\t\x12%\n\x07subject\x18\x04 \x01(\x0b\x32\x14.pemba.v1.SubjectRef\x12*\n\x0b\x63onsistency\x18\x05 \x01(\x0b\x32\x15.pemba.v1.Consistency\x12(\n\x07\x63ontext\x18\x06 \x01(\x0b\x32\x17.google.protobuf.Struct\"\x84\x01\n\rCheckResponse\x12$\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0e\x32\x12.pemba.v1.Decision\x12%\n\x06reason\x18\x02 \x01(\x0e\x32\x15.pemba.v1.ErrorReason\x12\x17\n\x0fmissing_context\x18\x03 \x03(\t\x12\r\n\x05token\x18\x04 \x01(\t\"\xaf\x01\n\x0e\x42\x61tchCheckItem\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12%\n\x08resource\x18\x02 \x01(\x0b\x32\x13.pemba.v1.ObjectRef\x12\x12\n\npermission\x18\x03 \x01(\t\x12%\n\x07subject\x18\x04 \x01(\x0b\x32\x14.pemba.v1.SubjectRef\x12(\n\x07\x63ontext\x18\x05 \x01(\x0b\x32\x17.google.protobuf.Struct\"{\n\x11\x42\x61tchCheckRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\'\n\x05items\x18\x02 \x03(\x0b\x32\x18.pemba.v1.BatchCheckItem\x12*\n\x0b\x63onsistency\x18\x03 \x01(\x0b\x32\x15.pemba.v1.Consistency\"\x9b\x01\n\x10\x42\x61tchCheckResult\x12$\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0e\x32\x12.pemba.v1.Decision\x12%\n\x06reason\x18\x02 \x01(\x0e\x32\x15.pemba.v1.ErrorReason\x12\x17\n\x0fmissing_context\x18\x03 \x03(\t\x12!\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x12.google.rpc.Status\"P\n\x12\x42\x61tchCheckResponse\x12+\n\x07results\x18\x01 \x03(\x0b\x32\x1a.pemba.v1.BatchCheckResult\x12\r\n\x05token\x18\x02 \x01(\t*i\n\x08\x44\x65\x63ision\x12\x18\n\x14\x44\x45\x43ISION_UNSPECIFIED\x10\x00\x12\x14\n\x10\x44\x45\x43ISION_ALLOWED\x10\x01\x12\x13\n\x0f\x44\x45\x43ISION_DENIED\x10\x02\x12\x18\n\x14\x44\x45\x43ISION_CONDITIONAL\x10\x03\x32\x96\x01\n\x11PermissionService\x12\x38\n\x05\x43heck\x12\x16.pemba.v1.CheckRequest\x1a\x17.pemba.v1.CheckResponse\x12G\n\nBatchCheck\x12\x1b.pemba.v1.BatchCheckRequest\x1a\x1c.pemba.v1.BatchCheckResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1apemba/v1/permissions.proto\x12\x08pemba.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x17google/rpc/status.proto\x1a\x15pemba/v1/errors.proto\x1a\x14pemba/v1/types.proto\"\xd9\x01\n\x0c\x43heckRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12%\n\x08resource\x18\x02 \x01(\x0b\x32\x13.pemba.v1.ObjectRef\x12\x12\n\npermission\x18\x03 \x01(\t\x12%\n\x07subject\x18\x04 \x01(\x0b\x32\x14.pemba.v1.SubjectRef\x12*\n\x0b\x63onsistency\x18\x05 \x01(\x0b\x32\x15.pemba.v1.Consistency\x12(\n\x07\x63ontext\x18\x06 \x01(\x0b\x32\x17.google.protobuf.Struct\"\x84\x01\n\rCheckResponse\x12$\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0e\x32\x12.pemba.v1.Decision\x12%\n\x06reason\x18\x02 \x01(\x0e\x32\x15.pemba.v1.ErrorReason\x12\x17\n\x0fmissing_context\x18\x03 \x03(\t\x12\r\n\x05token\x18\x04 \x01(\t\"\xaf\x01\n\x0e\x42\x61tchCheckItem\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12%\n\x08resource\x18\x02 \x01(\x0b\x32\x13.pemba.v1.ObjectRef\x12\x12\n\npermission\x18\x03 \x01(\t\x12%\n\x07subject\x18\x04 \x01(\x0b\x32\x14.pemba.v1.SubjectRef\x12(\n\x07\x63ontext\x18\x05 \x01(\x0b\x32\x17.google.protobuf.Struct\"{\n\x11\x42\x61tchCheckRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\'\n\x05items\x18\x02 \x03(\x0b\x32\x18.pemba.v1.BatchCheckItem\x12*\n\x0b\x63onsistency\x18\x03 \x01(\x0b\x32\x15.pemba.v1.Consistency\"\xaa\x01\n\x10\x42\x61tchCheckResult\x12$\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0e\x32\x12.pemba.v1.Decision\x12%\n\x06reason\x18\x02 \x01(\x0e\x32\x15.pemba.v1.ErrorReason\x12\x17\n\x0fmissing_context\x18\x03 \x03(\t\x12!\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x12.google.rpc.Status\x12\r\n\x05token\x18\x05 \x01(\t\"P\n\x12\x42\x61tchCheckResponse\x12+\n\x07results\x18\x01 \x03(\x0b\x32\x1a.pemba.v1.BatchCheckResult\x12\r\n\x05token\x18\x02 \x01(\t*i\n\x08\x44\x65\x63ision\x12\x18\n\x14\x44\x45\x43ISION_UNSPECIFIED\x10\x00\x12\x14\n\x10\x44\x45\x43ISION_ALLOWED\x10\x01\x12\x13\n\x0f\x44\x45\x43ISION_DENIED\x10\x02\x12\x18\n\x14\x44\x45\x43ISION_CONDITIONAL\x10\x03\x32\x96\x01\n\x11PermissionService\x12\x38\n\x05\x43heck\x12\x16.pemba.v1.CheckRequest\x1a\x17.pemba.v1.CheckResponse\x12G\n\nBatchCheck\x12\x1b.pemba.v1.BatchCheckRequest\x1a\x1c.pemba.v1.BatchCheckResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pemba.v1.permissions_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DECISION']._serialized_start=1038
-  _globals['_DECISION']._serialized_end=1143
+  _globals['_DECISION']._serialized_start=1053
+  _globals['_DECISION']._serialized_end=1158
   _globals['_CHECKREQUEST']._serialized_start=141
   _globals['_CHECKREQUEST']._serialized_end=358
   _globals['_CHECKRESPONSE']._serialized_start=361
@@ -46,9 +46,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BATCHCHECKREQUEST']._serialized_start=673
   _globals['_BATCHCHECKREQUEST']._serialized_end=796
   _globals['_BATCHCHECKRESULT']._serialized_start=799
-  _globals['_BATCHCHECKRESULT']._serialized_end=954
-  _globals['_BATCHCHECKRESPONSE']._serialized_start=956
-  _globals['_BATCHCHECKRESPONSE']._serialized_end=1036
-  _globals['_PERMISSIONSERVICE']._serialized_start=1146
-  _globals['_PERMISSIONSERVICE']._serialized_end=1296
+  _globals['_BATCHCHECKRESULT']._serialized_end=969
+  _globals['_BATCHCHECKRESPONSE']._serialized_start=971
+  _globals['_BATCHCHECKRESPONSE']._serialized_end=1051
+  _globals['_PERMISSIONSERVICE']._serialized_start=1161
+  _globals['_PERMISSIONSERVICE']._serialized_end=1311
 # @@protoc_insertion_point(module_scope)

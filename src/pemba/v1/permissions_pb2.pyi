@@ -225,10 +225,13 @@ class BatchCheckResult(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     MISSING_CONTEXT_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
     decision: Global___Decision.ValueType
     """The decision; DECISION_UNSPECIFIED where there is an `error`."""
     reason: _errors_pb2.ErrorReason.ValueType
     """As in CheckResponse."""
+    token: _builtins.str
+    """The position of this item's answer; empty where the batch's own token names it."""
     @_builtins.property
     def missing_context(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """As in CheckResponse."""
@@ -244,10 +247,11 @@ class BatchCheckResult(_message.Message):
         reason: _errors_pb2.ErrorReason.ValueType = ...,
         missing_context: _abc.Iterable[_builtins.str] | None = ...,
         error: _status_pb2.Status | None = ...,
+        token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "error", b"error", "missing_context", b"missing_context", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "error", b"error", "missing_context", b"missing_context", "reason", b"reason", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

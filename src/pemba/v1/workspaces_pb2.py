@@ -26,49 +26,49 @@ from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mas
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19pemba/v1/workspaces.proto\x12\x08pemba.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcd\x02\n\tWorkspace\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\ttenant_id\x18\x02 \x01(\t\x12\x11\n\tparent_id\x18\x03 \x01(\t\x12\x0c\n\x04slug\x18\x04 \x01(\t\x12\x0c\n\x04name\x18\x05 \x01(\t\x12%\n\x04kind\x18\x06 \x01(\x0e\x32\x17.pemba.v1.WorkspaceKind\x12\x30\n\x0c\x61rchive_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rarchived_with\x18\x08 \x01(\t\x12\x12\n\ncreator_id\x18\t \x01(\t\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x0c \x01(\t\"\xd5\x01\n\x16\x43reateWorkspaceRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x11\n\tparent_id\x18\x02 \x01(\t\x12\x0c\n\x04slug\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\r\n\x05owner\x18\x05 \x01(\t\x12%\n\x04kind\x18\x06 \x01(\x0e\x32\x17.pemba.v1.WorkspaceKind\x12\x18\n\x10personal_user_id\x18\x07 \x01(\t\x12\x12\n\nrequest_id\x18\x08 \x01(\t\x12\x15\n\rvalidate_only\x18\t \x01(\x08\"P\n\x17\x43reateWorkspaceResponse\x12&\n\tworkspace\x18\x01 \x01(\x0b\x32\x13.pemba.v1.Workspace\x12\r\n\x05token\x18\x02 \x01(\t\"]\n\x13GetWorkspaceRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x16\n\x0cworkspace_id\x18\x02 \x01(\tH\x00\x12\x0e\n\x04path\x18\x03 \x01(\tH\x00\x42\x0b\n\tworkspace\"M\n\x14GetWorkspaceResponse\x12&\n\tworkspace\x18\x01 \x01(\x0b\x32\x13.pemba.v1.Workspace\x12\r\n\x05token\x18\x02 \x01(\t\"\xb3\x01\n\x15ListWorkspacesRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x11\n\tparent_id\x18\x02 \x01(\t\x12\x11\n\trecursive\x18\x03 \x01(\x08\x12\x18\n\x10include_archived\x18\x04 \x01(\x08\x12\x11\n\tpage_size\x18\x05 \x01(\x05\x12\x12\n\npage_token\x18\x06 \x01(\t\x12\x10\n\x08order_by\x18\x07 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x08 \x01(\t\"i\n\x16ListWorkspacesResponse\x12\'\n\nworkspaces\x18\x01 \x03(\x0b\x32\x13.pemba.v1.Workspace\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\r\n\x05token\x18\x03 \x01(\t\"\xc7\x01\n\x16UpdateWorkspaceRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x02 \x01(\t\x12\x11\n\x04name\x18\x03 \x01(\tH\x00\x88\x01\x01\x12/\n\x0bupdate_mask\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x0c\n\x04\x65tag\x18\x05 \x01(\t\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12\x15\n\rvalidate_only\x18\x07 \x01(\x08\x42\x07\n\x05_name\"P\n\x17UpdateWorkspaceResponse\x12&\n\tworkspace\x18\x01 \x01(\x0b\x32\x13.pemba.v1.Workspace\x12\r\n\x05token\x18\x02 \x01(\t\"\x8f\x01\n\x14MoveWorkspaceRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x02 \x01(\t\x12\x15\n\rnew_parent_id\x18\x03 \x01(\t\x12\x0c\n\x04\x65tag\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x15\n\rvalidate_only\x18\x06 \x01(\x08\"N\n\x15MoveWorkspaceResponse\x12&\n\tworkspace\x18\x01 \x01(\x0b\x32\x13.pemba.v1.Workspace\x12\r\n\x05token\x18\x02 \x01(\t\"{\n\x17\x41rchiveWorkspaceRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x02 \x01(\t\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\"Q\n\x18\x41rchiveWorkspaceResponse\x12&\n\tworkspace\x18\x01 \x01(\x0b\x32\x13.pemba.v1.Workspace\x12\r\n\x05token\x18\x02 \x01(\t\"}\n\x19UnarchiveWorkspaceRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x02 \x01(\t\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\"S\n\x1aUnarchiveWorkspaceResponse\x12&\n\tworkspace\x18\x01 \x01(\x0b\x32\x13.pemba.v1.Workspace\x12\r\n\x05token\x18\x02 \x01(\t\"z\n\x16\x44\x65leteWorkspaceRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x02 \x01(\t\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\"P\n\x17\x44\x65leteWorkspaceResponse\x12&\n\tworkspace\x18\x01 \x01(\x0b\x32\x13.pemba.v1.Workspace\x12\r\n\x05token\x18\x02 \x01(\t*\x80\x01\n\rWorkspaceKind\x12\x1e\n\x1aWORKSPACE_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13WORKSPACE_KIND_ROOT\x10\x01\x12\x19\n\x15WORKSPACE_KIND_SHARED\x10\x02\x12\x1b\n\x17WORKSPACE_KIND_PERSONAL\x10\x03\x32\xcc\x05\n\x10WorkspaceService\x12V\n\x0f\x43reateWorkspace\x12 .pemba.v1.CreateWorkspaceRequest\x1a!.pemba.v1.CreateWorkspaceResponse\x12M\n\x0cGetWorkspace\x12\x1d.pemba.v1.GetWorkspaceRequest\x1a\x1e.pemba.v1.GetWorkspaceResponse\x12S\n\x0eListWorkspaces\x12\x1f.pemba.v1.ListWorkspacesRequest\x1a .pemba.v1.ListWorkspacesResponse\x12V\n\x0fUpdateWorkspace\x12 .pemba.v1.UpdateWorkspaceRequest\x1a!.pemba.v1.UpdateWorkspaceResponse\x12P\n\rMoveWorkspace\x12\x1e.pemba.v1.MoveWorkspaceRequest\x1a\x1f.pemba.v1.MoveWorkspaceResponse\x12Y\n\x10\x41rchiveWorkspace\x12!.pemba.v1.ArchiveWorkspaceRequest\x1a\".pemba.v1.ArchiveWorkspaceResponse\x12_\n\x12UnarchiveWorkspace\x12#.pemba.v1.UnarchiveWorkspaceRequest\x1a$.pemba.v1.UnarchiveWorkspaceResponse\x12V\n\x0f\x44\x65leteWorkspace\x12 .pemba.v1.DeleteWorkspaceRequest\x1a!.pemba.v1.DeleteWorkspaceResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19pemba/v1/workspaces.proto\x12\x08pemba.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcd\x02\n\tWorkspace\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\ttenant_id\x18\x02 \x01(\t\x12\x11\n\tparent_id\x18\x03 \x01(\t\x12\x0c\n\x04slug\x18\x04 \x01(\t\x12\x0c\n\x04name\x18\x05 \x01(\t\x12%\n\x04kind\x18\x06 \x01(\x0e\x32\x17.pemba.v1.WorkspaceKind\x12\x30\n\x0c\x61rchive_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rarchived_with\x18\x08 \x01(\t\x12\x12\n\ncreator_id\x18\t \x01(\t\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x0c \x01(\t\"\xd5\x01\n\x16\x43reateWorkspaceRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x11\n\tparent_id\x18\x02 \x01(\t\x12\x0c\n\x04slug\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\r\n\x05owner\x18\x05 \x01(\t\x12%\n\x04kind\x18\x06 \x01(\x0e\x32\x17.pemba.v1.WorkspaceKind\x12\x18\n\x10personal_user_id\x18\x07 \x01(\t\x12\x12\n\nrequest_id\x18\x08 \x01(\t\x12\x15\n\rvalidate_only\x18\t \x01(\x08\"b\n\x17\x43reateWorkspaceResponse\x12&\n\tworkspace\x18\x01 \x01(\x0b\x32\x13.pemba.v1.Workspace\x12\r\n\x05token\x18\x02 \x01(\t\x12\x10\n\x08replayed\x18\x03 \x01(\x08\"]\n\x13GetWorkspaceRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x16\n\x0cworkspace_id\x18\x02 \x01(\tH\x00\x12\x0e\n\x04path\x18\x03 \x01(\tH\x00\x42\x0b\n\tworkspace\"M\n\x14GetWorkspaceResponse\x12&\n\tworkspace\x18\x01 \x01(\x0b\x32\x13.pemba.v1.Workspace\x12\r\n\x05token\x18\x02 \x01(\t\"\xb3\x01\n\x15ListWorkspacesRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x11\n\tparent_id\x18\x02 \x01(\t\x12\x11\n\trecursive\x18\x03 \x01(\x08\x12\x18\n\x10include_archived\x18\x04 \x01(\x08\x12\x11\n\tpage_size\x18\x05 \x01(\x05\x12\x12\n\npage_token\x18\x06 \x01(\t\x12\x10\n\x08order_by\x18\x07 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x08 \x01(\t\"i\n\x16ListWorkspacesResponse\x12\'\n\nworkspaces\x18\x01 \x03(\x0b\x32\x13.pemba.v1.Workspace\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\r\n\x05token\x18\x03 \x01(\t\"\xc7\x01\n\x16UpdateWorkspaceRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x02 \x01(\t\x12\x11\n\x04name\x18\x03 \x01(\tH\x00\x88\x01\x01\x12/\n\x0bupdate_mask\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x0c\n\x04\x65tag\x18\x05 \x01(\t\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12\x15\n\rvalidate_only\x18\x07 \x01(\x08\x42\x07\n\x05_name\"b\n\x17UpdateWorkspaceResponse\x12&\n\tworkspace\x18\x01 \x01(\x0b\x32\x13.pemba.v1.Workspace\x12\r\n\x05token\x18\x02 \x01(\t\x12\x10\n\x08replayed\x18\x03 \x01(\x08\"\x8f\x01\n\x14MoveWorkspaceRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x02 \x01(\t\x12\x15\n\rnew_parent_id\x18\x03 \x01(\t\x12\x0c\n\x04\x65tag\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x15\n\rvalidate_only\x18\x06 \x01(\x08\"`\n\x15MoveWorkspaceResponse\x12&\n\tworkspace\x18\x01 \x01(\x0b\x32\x13.pemba.v1.Workspace\x12\r\n\x05token\x18\x02 \x01(\t\x12\x10\n\x08replayed\x18\x03 \x01(\x08\"{\n\x17\x41rchiveWorkspaceRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x02 \x01(\t\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\"c\n\x18\x41rchiveWorkspaceResponse\x12&\n\tworkspace\x18\x01 \x01(\x0b\x32\x13.pemba.v1.Workspace\x12\r\n\x05token\x18\x02 \x01(\t\x12\x10\n\x08replayed\x18\x03 \x01(\x08\"}\n\x19UnarchiveWorkspaceRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x02 \x01(\t\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\"e\n\x1aUnarchiveWorkspaceResponse\x12&\n\tworkspace\x18\x01 \x01(\x0b\x32\x13.pemba.v1.Workspace\x12\r\n\x05token\x18\x02 \x01(\t\x12\x10\n\x08replayed\x18\x03 \x01(\x08\"z\n\x16\x44\x65leteWorkspaceRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x02 \x01(\t\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\"b\n\x17\x44\x65leteWorkspaceResponse\x12&\n\tworkspace\x18\x01 \x01(\x0b\x32\x13.pemba.v1.Workspace\x12\r\n\x05token\x18\x02 \x01(\t\x12\x10\n\x08replayed\x18\x03 \x01(\x08*\x80\x01\n\rWorkspaceKind\x12\x1e\n\x1aWORKSPACE_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13WORKSPACE_KIND_ROOT\x10\x01\x12\x19\n\x15WORKSPACE_KIND_SHARED\x10\x02\x12\x1b\n\x17WORKSPACE_KIND_PERSONAL\x10\x03\x32\xcc\x05\n\x10WorkspaceService\x12V\n\x0f\x43reateWorkspace\x12 .pemba.v1.CreateWorkspaceRequest\x1a!.pemba.v1.CreateWorkspaceResponse\x12M\n\x0cGetWorkspace\x12\x1d.pemba.v1.GetWorkspaceRequest\x1a\x1e.pemba.v1.GetWorkspaceResponse\x12S\n\x0eListWorkspaces\x12\x1f.pemba.v1.ListWorkspacesRequest\x1a .pemba.v1.ListWorkspacesResponse\x12V\n\x0fUpdateWorkspace\x12 .pemba.v1.UpdateWorkspaceRequest\x1a!.pemba.v1.UpdateWorkspaceResponse\x12P\n\rMoveWorkspace\x12\x1e.pemba.v1.MoveWorkspaceRequest\x1a\x1f.pemba.v1.MoveWorkspaceResponse\x12Y\n\x10\x41rchiveWorkspace\x12!.pemba.v1.ArchiveWorkspaceRequest\x1a\".pemba.v1.ArchiveWorkspaceResponse\x12_\n\x12UnarchiveWorkspace\x12#.pemba.v1.UnarchiveWorkspaceRequest\x1a$.pemba.v1.UnarchiveWorkspaceResponse\x12V\n\x0f\x44\x65leteWorkspace\x12 .pemba.v1.DeleteWorkspaceRequest\x1a!.pemba.v1.DeleteWorkspaceResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pemba.v1.workspaces_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_WORKSPACEKIND']._serialized_start=2340
-  _globals['_WORKSPACEKIND']._serialized_end=2468
+  _globals['_WORKSPACEKIND']._serialized_start=2448
+  _globals['_WORKSPACEKIND']._serialized_end=2576
   _globals['_WORKSPACE']._serialized_start=107
   _globals['_WORKSPACE']._serialized_end=440
   _globals['_CREATEWORKSPACEREQUEST']._serialized_start=443
   _globals['_CREATEWORKSPACEREQUEST']._serialized_end=656
   _globals['_CREATEWORKSPACERESPONSE']._serialized_start=658
-  _globals['_CREATEWORKSPACERESPONSE']._serialized_end=738
-  _globals['_GETWORKSPACEREQUEST']._serialized_start=740
-  _globals['_GETWORKSPACEREQUEST']._serialized_end=833
-  _globals['_GETWORKSPACERESPONSE']._serialized_start=835
-  _globals['_GETWORKSPACERESPONSE']._serialized_end=912
-  _globals['_LISTWORKSPACESREQUEST']._serialized_start=915
-  _globals['_LISTWORKSPACESREQUEST']._serialized_end=1094
-  _globals['_LISTWORKSPACESRESPONSE']._serialized_start=1096
-  _globals['_LISTWORKSPACESRESPONSE']._serialized_end=1201
-  _globals['_UPDATEWORKSPACEREQUEST']._serialized_start=1204
-  _globals['_UPDATEWORKSPACEREQUEST']._serialized_end=1403
-  _globals['_UPDATEWORKSPACERESPONSE']._serialized_start=1405
-  _globals['_UPDATEWORKSPACERESPONSE']._serialized_end=1485
-  _globals['_MOVEWORKSPACEREQUEST']._serialized_start=1488
-  _globals['_MOVEWORKSPACEREQUEST']._serialized_end=1631
-  _globals['_MOVEWORKSPACERESPONSE']._serialized_start=1633
-  _globals['_MOVEWORKSPACERESPONSE']._serialized_end=1711
-  _globals['_ARCHIVEWORKSPACEREQUEST']._serialized_start=1713
-  _globals['_ARCHIVEWORKSPACEREQUEST']._serialized_end=1836
-  _globals['_ARCHIVEWORKSPACERESPONSE']._serialized_start=1838
-  _globals['_ARCHIVEWORKSPACERESPONSE']._serialized_end=1919
-  _globals['_UNARCHIVEWORKSPACEREQUEST']._serialized_start=1921
-  _globals['_UNARCHIVEWORKSPACEREQUEST']._serialized_end=2046
-  _globals['_UNARCHIVEWORKSPACERESPONSE']._serialized_start=2048
-  _globals['_UNARCHIVEWORKSPACERESPONSE']._serialized_end=2131
-  _globals['_DELETEWORKSPACEREQUEST']._serialized_start=2133
-  _globals['_DELETEWORKSPACEREQUEST']._serialized_end=2255
-  _globals['_DELETEWORKSPACERESPONSE']._serialized_start=2257
-  _globals['_DELETEWORKSPACERESPONSE']._serialized_end=2337
-  _globals['_WORKSPACESERVICE']._serialized_start=2471
-  _globals['_WORKSPACESERVICE']._serialized_end=3187
+  _globals['_CREATEWORKSPACERESPONSE']._serialized_end=756
+  _globals['_GETWORKSPACEREQUEST']._serialized_start=758
+  _globals['_GETWORKSPACEREQUEST']._serialized_end=851
+  _globals['_GETWORKSPACERESPONSE']._serialized_start=853
+  _globals['_GETWORKSPACERESPONSE']._serialized_end=930
+  _globals['_LISTWORKSPACESREQUEST']._serialized_start=933
+  _globals['_LISTWORKSPACESREQUEST']._serialized_end=1112
+  _globals['_LISTWORKSPACESRESPONSE']._serialized_start=1114
+  _globals['_LISTWORKSPACESRESPONSE']._serialized_end=1219
+  _globals['_UPDATEWORKSPACEREQUEST']._serialized_start=1222
+  _globals['_UPDATEWORKSPACEREQUEST']._serialized_end=1421
+  _globals['_UPDATEWORKSPACERESPONSE']._serialized_start=1423
+  _globals['_UPDATEWORKSPACERESPONSE']._serialized_end=1521
+  _globals['_MOVEWORKSPACEREQUEST']._serialized_start=1524
+  _globals['_MOVEWORKSPACEREQUEST']._serialized_end=1667
+  _globals['_MOVEWORKSPACERESPONSE']._serialized_start=1669
+  _globals['_MOVEWORKSPACERESPONSE']._serialized_end=1765
+  _globals['_ARCHIVEWORKSPACEREQUEST']._serialized_start=1767
+  _globals['_ARCHIVEWORKSPACEREQUEST']._serialized_end=1890
+  _globals['_ARCHIVEWORKSPACERESPONSE']._serialized_start=1892
+  _globals['_ARCHIVEWORKSPACERESPONSE']._serialized_end=1991
+  _globals['_UNARCHIVEWORKSPACEREQUEST']._serialized_start=1993
+  _globals['_UNARCHIVEWORKSPACEREQUEST']._serialized_end=2118
+  _globals['_UNARCHIVEWORKSPACERESPONSE']._serialized_start=2120
+  _globals['_UNARCHIVEWORKSPACERESPONSE']._serialized_end=2221
+  _globals['_DELETEWORKSPACEREQUEST']._serialized_start=2223
+  _globals['_DELETEWORKSPACEREQUEST']._serialized_end=2345
+  _globals['_DELETEWORKSPACERESPONSE']._serialized_start=2347
+  _globals['_DELETEWORKSPACERESPONSE']._serialized_end=2445
+  _globals['_WORKSPACESERVICE']._serialized_start=2579
+  _globals['_WORKSPACESERVICE']._serialized_end=3295
 # @@protoc_insertion_point(module_scope)

@@ -132,6 +132,12 @@ BAD = {
         "INVALID_FIELD",
         "request_id",
     ),
+    "a request id with a NUL": (
+        lambda w: create_workspace(w, request_id="a\0b"),
+        INVALID,
+        "INVALID_FIELD",
+        "request_id",
+    ),
     "a personal workspace made by hand": (
         lambda w: create_workspace(w, kind=workspaces_pb2.WORKSPACE_KIND_PERSONAL),
         INVALID,

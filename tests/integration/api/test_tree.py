@@ -141,6 +141,61 @@ async def test_a_question_under_another_tenant_finds_nothing(api) -> None:
     assert not await api.check(foreign, "alice", "view", token)
 
 
+async def test_an_answer_that_may_be_old_gives_no_token(api) -> None:
+    """What SpiceDB finds fastest may be older than what is delivered: a token of that would claim too much."""
+    _, _, backend, _ = await line_of_four(api)
+    token = await set_role(api, backend, "beth", ROLE_ADMIN)
+    item = {
+        "resource": types_pb2.ObjectRef(type="workspace", id=backend.id),
+        "permission": "view",
+        "subject": types_pb2.SubjectRef(type="user", id="beth"),
+    }
+    for consistency, gives in (
+        (types_pb2.Consistency(minimize_latency=True), False),
+        (types_pb2.Consistency(at_least_as_fresh=token), True),
+        (types_pb2.Consistency(fully_consistent=True), True),
+        (None, True),
+    ):
+        named = {"tenant_id": backend.tenant_id, "consistency": consistency}
+        one = await api.permissions.Check(permissions_pb2.CheckRequest(**named, **item), metadata=api.metadata())
+        batch = permissions_pb2.BatchCheckRequest(**named, items=[permissions_pb2.BatchCheckItem(**item)])
+        many = await api.permissions.BatchCheck(batch, metadata=api.metadata())
+        assert (bool(one.token), bool(many.token)) == (gives, gives)
+
+
+async def test_a_batch_over_more_tenants_than_a_token_names_gives_each_item_its_own(api) -> None:
+    tenants = [await api.tenant(f"acme-{n:02d}") for n in range(17)]
+    items = [
+        permissions_pb2.BatchCheckItem(
+            tenant_id=created.tenant.id,
+            resource=types_pb2.ObjectRef(type="workspace", id=created.root_workspace.id),
+            permission="own",
+            subject=types_pb2.SubjectRef(type="user", id="alice"),
+        )
+        for created in tenants
+    ]
+    consistency = types_pb2.Consistency(fully_consistent=True)
+    request = permissions_pb2.BatchCheckRequest(items=items, consistency=consistency)
+    answer = await api.permissions.BatchCheck(request, metadata=api.metadata())
+    assert answer.token == ""
+    assert all(r.token and r.decision == permissions_pb2.DECISION_ALLOWED for r in answer.results)
+    request = permissions_pb2.BatchCheckRequest(items=items[:16], consistency=consistency)
+    answer = await api.permissions.BatchCheck(request, metadata=api.metadata())
+    assert answer.token
+    assert not any(r.token for r in answer.results)
+
+
+async def test_a_workspace_named_in_the_metadata_confines_the_call(api, reason) -> None:
+    _, engineering, backend, _ = await line_of_four(api)
+    assert not await api.check(backend, "beth", "view", pemba_workspace=backend.id)
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await api.check(backend, "beth", "view", pemba_workspace=engineering.id)
+    assert (refused.value.code(), reason(refused.value)) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD")
+    rename = workspaces_pb2.UpdateWorkspaceRequest(tenant_id=backend.tenant_id, name="Renamed")
+    answer = await api.workspaces.UpdateWorkspace(rename, metadata=api.metadata(pemba_workspace=backend.id))
+    assert answer.workspace.id == backend.id
+
+
 async def test_a_suspended_tenant_is_denied_at_once_with_the_reason_and_restored_intact(api) -> None:
     _, _, backend, _ = await line_of_four(api)
     token = await set_role(api, backend, "beth", ROLE_ADMIN)

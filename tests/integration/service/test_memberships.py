@@ -3,18 +3,38 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
 from pemba.errors import Forbidden, InvalidRequest, NotFound, PembaError, Reason
 from pemba.model import ObjectRef, Role, SubjectRef, UserId
 from pemba.service.role_change import RoleAssignment
+from pemba.storage.statement import Statement
 
 
 async def refusal(call) -> Reason:
     with pytest.raises(PembaError) as refused:
         await call
     return refused.value.reason
+
+
+@asynccontextmanager
+async def counted_statements() -> AsyncIterator[list[str]]:
+    """What is sent to PostgreSQL meanwhile, by anybody."""
+    sent: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("rows", "row", "run"):
+            original = getattr(Statement, name)
+
+            async def counting(self, tx, original=original, **parameters):
+                sent.append(self.sql)
+                return await original(self, tx, **parameters)
+
+            patch.setattr(Statement, name, counting)
+        yield sent
 
 
 async def suspend(parts, user: str) -> None:
@@ -235,6 +255,56 @@ async def test_members_are_listed_and_found_only_by_those_who_see_the_object(par
         )
 
 
+async def test_w5_nobody_becomes_owner_by_their_own_transfer(parts) -> None:
+    _, root = await parts.tenant("alice")
+    top = await parts.workspace(root, "top", owner="olga")
+    assert await refusal(parts.remove(top, "olga", parts.acting("alice"), transfer_to="alice")) is Reason.OWN_ROLE
+
+
+async def test_an_owner_of_the_root_who_is_no_tenant_admin_passes_it_on_to_nobody(parts) -> None:
+    _, root = await parts.tenant("alice")
+    await parts.role(root, "rob", Role.OWNER)
+    leaving = parts.remove(root, "rob", parts.acting("rob"), transfer_to="mal")
+    assert await refusal(leaving) is Reason.ROLE_MISSING
+    await parts.remove(root, "rob", parts.acting("alice"), transfer_to="bob")
+
+
+async def test_an_outsider_changes_nothing_in_a_tenant_and_learns_nothing_of_it(parts) -> None:
+    tenant, root = await parts.tenant("alice")
+    await parts.role(root, "sue", Role.VIEWER)
+    await suspend(parts, "sue")
+    before = len(await parts.operations(tenant))
+    unknown = replace(tenant, id="ten_01h455vb4pex5vsknk084sn02q")
+    for user in ("mallory", "sue"):
+        for on in (tenant, unknown):
+            with pytest.raises(NotFound, match=f"^tenant {on.id} was not found$"):
+                await parts.remove(on, user, parts.acting(user), allow_missing=True)
+    await parts.tenants.suspend_tenant(parts.system, tenant.id, options=parts.options())
+    assert await refusal(parts.role(tenant, "bob", Role.MEMBER, parts.acting("mallory"))) is Reason.NOT_FOUND
+    assert len(await parts.operations(tenant)) == before + 1
+
+
+async def test_a_user_with_very_many_roles_is_removed_in_a_few_statements(parts) -> None:
+    tenant, root = await parts.tenant("alice")
+    await parts.role(tenant, "bob", Role.MEMBER)
+    await parts.sql(
+        "INSERT INTO workspaces (tenant_id, id, parent_id, slug, name, kind, changed_seq)"
+        " SELECT $1, 'ws_' || n, $2, 'w-' || n, 'W', 'shared', 1 FROM generate_series(1, 3000) n",
+        tenant.id,
+        root.id,
+    )
+    await parts.sql(
+        "INSERT INTO memberships (tenant_id, workspace_id, subject_type, subject_id, role, changed_seq)"
+        " SELECT $1, 'ws_' || n, 'user', 'bob', 'viewer', 1 FROM generate_series(1, 3000) n",
+        tenant.id,
+    )
+    async with counted_statements() as statements:
+        await parts.remove(tenant, "bob")
+    assert len(statements) < 20
+    assert await parts.sql("SELECT FROM memberships WHERE subject_id = 'bob'") == []
+    assert [len(row) for row in (await parts.operations(tenant))[-7:]] == [500] * 6 + [1]
+
+
 async def test_a_missing_membership_is_not_found_unless_that_is_allowed(parts) -> None:
     _, root = await parts.tenant("alice")
     top = await parts.workspace(root, "top")
@@ -266,7 +336,8 @@ async def test_a_replay_gives_the_stored_answer_with_its_token_and_writes_nothin
     first = await parts.role(top, "bob", Role.VIEWER, request_id="r1", body_digest=b"x")
     await parts.role(top, "bob", Role.ADMIN)
     again = await parts.role(top, "bob", Role.VIEWER, request_id="r1", body_digest=b"x")
-    assert again == first
+    assert (again.record, again.token) == (first.record, first.token)
+    assert (first.replayed, again.replayed) == (False, True)
     assert len(await parts.operations(tenant)) == 4
     assert await refusal(parts.role(top, "bob", Role.VIEWER, request_id="r1", body_digest=b"y")) is (
         Reason.REQUEST_ID_REUSED

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -48,7 +49,7 @@ async def refusal(call) -> Reason:
 
 async def test_a_workspace_made_for_a_user_has_them_as_owner_and_creator(parts) -> None:
     tenant, root = await parts.tenant()
-    eng = await parts.workspace(root, "eng", owner="bob", caller=parts.acting("alice"))
+    eng = await parts.workspace(root, "eng", caller=parts.acting("alice"))
     assert eng.creator_id == "alice"
     assert (await parts.operations(tenant))[1] == ["+owner@user:alice", f"+parent@workspace:{root.id}"]
     ops = await parts.workspace(root, "ops", owner="bob")
@@ -147,6 +148,65 @@ async def test_an_archive_takes_the_subtree_along_and_gives_back_what_it_took(pa
         ["+owner@user:bob", f"+parent@workspace:{root.id}", "+owner@user:bob", f"+parent@workspace:{a.id}"]
     )
     await unarchive(parts, c)
+
+
+async def test_what_goes_takes_along_the_tuples_of_users_who_were_suspended_a_moment_ago(parts) -> None:
+    """Their tuples may still stand, and once the records are gone nobody looks for them."""
+    tenant, root = await parts.tenant()
+    for verb in (archive, delete):
+        top = await parts.workspace(root, f"top-{verb.__name__}", owner="sue")
+        await parts.sql("UPDATE users SET status = 'suspended', suspend_time = now() WHERE id = 'sue'")
+        await verb(parts, top)
+        assert (await parts.operations(tenant))[-1] == ["-owner@user:sue", f"-parent@workspace:{root.id}"]
+        if verb is archive:
+            await unarchive(parts, top)
+            assert (await parts.operations(tenant))[-1] == [f"+parent@workspace:{root.id}"]
+        await parts.sql("UPDATE users SET status = 'active', suspend_time = NULL WHERE id = 'sue'")
+
+
+async def test_an_answer_about_what_may_not_be_seen_is_that_about_what_is_not_there(parts) -> None:
+    tenant, root = await parts.tenant("alice")
+    mine, theirs = await parts.workspace(root, "mine", owner="mia"), await parts.workspace(root, "theirs")
+    mia = parts.acting("mia")
+    for parent in (theirs, replace(theirs, id=UNKNOWN)):
+        with pytest.raises(NotFound, match=f"^parent workspace {parent.id} was not found$"):
+            await parts.workspace(parent, "child", caller=mia)
+        with pytest.raises(NotFound, match=f"^new parent workspace {parent.id} was not found$"):
+            await move(parts, mine, parent, mia)
+    with pytest.raises(NotFound, match=f"^tenant {tenant.id} was not found$"):
+        await parts.workspaces.list_workspaces(
+            parts.acting("mallory"),
+            tenant.id,
+            parent_id=None,
+            recursive=False,
+            include_archived=False,
+            page_size=5,
+            page_token="",
+        )
+
+
+async def test_an_owner_beside_the_acting_user_is_refused(parts) -> None:
+    _, root = await parts.tenant("alice")
+    assert (
+        await refusal(parts.workspace(root, "top", owner="bob", caller=parts.acting("alice"))) is Reason.INVALID_FIELD
+    )
+    await parts.workspace(root, "top", owner="alice", caller=parts.acting("alice"))
+
+
+async def test_a_dry_runs_etag_is_nobodys(parts) -> None:
+    tenant, root = await parts.tenant()
+    top = await parts.workspace(root, "top")
+
+    async def rename(name: str, **options: object):
+        return await parts.workspaces.update_workspace(
+            parts.system, tenant.id, top.id, name=name, options=parts.options(**options)
+        )
+
+    dry = (await rename("Dry", validate_only=True)).record
+    await rename("Real")
+    with pytest.raises(PembaError) as refused:
+        await rename("Blind", etag=dry.etag)
+    assert refused.value.reason is Reason.ETAG_MISMATCH
 
 
 async def test_what_is_archived_takes_no_change_but_unarchive_and_delete(parts) -> None:
