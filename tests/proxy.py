@@ -130,6 +130,8 @@ class Proxy:
 
     def trap(self, pattern: bytes, side: Side = Side.ANSWER) -> Trap:
         """Hold back what `side` says of the first request from now on that holds `pattern`."""
+        for link in self._links:
+            link.tail = b""
         trap = Trap(pattern, side)
         self._traps.append(trap)
         return trap

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+import asyncpg
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
@@ -53,7 +54,10 @@ def _run(url: str, work: Callable[[Config, sa.Connection], T]) -> T:
 
 
 async def _run_async(url: str, work: Callable[[Config, sa.Connection], T]) -> T:
-    engine = create_async_engine(sa.make_url(url).set(drivername="postgresql+asyncpg"), poolclass=NullPool)
+    # The driver reads the URL itself, as everywhere else: SQLAlchemy's own reading knows no sslmode.
+    engine = create_async_engine(
+        "postgresql+asyncpg://", async_creator=lambda: asyncpg.connect(url), poolclass=NullPool
+    )
     try:
         with translated():
             async with engine.begin() as connection:

@@ -12,6 +12,7 @@ import pytest
 from pemba.errors import Reason, Unavailable
 from pemba.model import SystemScope
 from pemba.storage import database as database_module
+from pemba.storage import migrate
 from pemba.storage.database import SYSTEM_ROLE, Database
 from tests.proxy import Proxy
 
@@ -111,10 +112,9 @@ async def test_a_second_cancellation_does_not_cut_the_roll_back_short(
 
 
 async def test_without_a_deadline_a_silent_postgresql_is_given_up_after_a_while(
-    proxy: Proxy, database_url: str, monkeypatch: pytest.MonkeyPatch
+    proxy: Proxy, database_url: str
 ) -> None:
-    monkeypatch.setattr(database_module, "COMMAND_SECONDS", 0.3)
-    database = Database(proxy.url(database_url), 1, (SYSTEM_ROLE,))
+    database = Database(proxy.url(database_url), 1, (SYSTEM_ROLE,), command_seconds=0.3)
     await database.open()
     await one(database)
     with pytest.raises(Unavailable) as given_up:
@@ -143,6 +143,7 @@ async def test_a_statement_between_the_servers_last_words_and_the_end_of_the_con
         await outlive_the_backend()
     assert broken.value.reason is Reason.POSTGRES_UNAVAILABLE
     assert await one(one_connection) == 1
+    await proxy.cut()
 
 
 async def test_a_transaction_that_is_refused_is_rolled_back_without_a_complaint_in_the_log(
@@ -159,3 +160,10 @@ async def end_backend(url: str, pid: int) -> None:
     connection = await asyncpg.connect(url)
     await connection.execute("SELECT pg_terminate_backend($1)", pid)
     await connection.close()
+
+
+async def test_migrations_take_every_url_that_the_servers_take(proxy: Proxy, database_url: str) -> None:
+    """With sslmode, for instance, which is libpq's and the driver's, and not SQLAlchemy's."""
+    url = proxy.url(database_url)
+    assert "sslmode=disable" in url
+    assert await asyncio.to_thread(migrate.current, url) == migrate.head()
