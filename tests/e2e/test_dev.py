@@ -20,6 +20,7 @@ import pytest
 
 from pemba.cli.failure import ExitCode
 from pemba.config import DevSettings, load
+from pemba.dev.demo import CHECKS
 from pemba.dev.health import is_serving
 from pemba.dev.postgres import Postgres
 from pemba.dev.spicedb import SpiceDB
@@ -252,3 +253,18 @@ def test_an_interrupt_during_the_start_leaves_nothing(home: Path) -> None:
     assert dev.end(signal.SIGINT) == 0
     assert_gone(before)
     assert dev.ready() is None
+
+
+def test_with_demo_the_companies_are_there_when_it_is_ready(home: Path) -> None:
+    with running(home, "--demo") as (dev, _):
+        checks = [line.strip() for line in dev.errors.splitlines() if "pemba check " in line]
+        assert len(checks) == len(CHECKS)
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(("PEMBA_", "XDG_"))}
+        done = subprocess.run(
+            [sys.executable, "-m", *checks[0].split()],
+            env={**environment, "HOME": str(home)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    assert done.stdout == f"{CHECKS[0].answer}\n", done.stderr

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import sys
-import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from pemba.cli.failure import ExitCode
+from pemba.cli.progress import Progress
 from pemba.config import DEFAULT_GRPC_PORT, DEFAULT_HTTP_PORT, DevSettings, load
 from pemba.dev.ready import Ready
 from pemba.errors import ConfigError
-
-_SECONDS_BETWEEN_LINES = 10.0
 
 
 def dev(
@@ -31,6 +29,7 @@ def dev(
     ready_file: Annotated[
         Path | None, typer.Option(help="Once ready, write addresses and keys to this file, as JSON.")
     ] = None,
+    demo: Annotated[bool, typer.Option("--demo", help="Load the companies of `pemba demo` as well.")] = False,
 ) -> None:
     """Run Pemba on this machine: PostgreSQL, SpiceDB, the API and the relay, until Ctrl-C."""
     try:  # the servers' packages are an extra of their own: other commands go without
@@ -47,6 +46,7 @@ def dev(
             grpc_port=grpc_port,
             http_port=http_port,
             ready_file=ready_file,
+            before_ready=(lambda ready: _load_demo(ready, progress)) if demo else None,
         )
         code = run(options, progress)
     except (ConfigError, StartError) as error:
@@ -57,45 +57,35 @@ def dev(
     raise typer.Exit(code)
 
 
-class _Progress:
-    """A Reporter on stderr: a spinner on a terminal, lines elsewhere."""
+class _Progress(Progress):
+    """A Reporter."""
 
     def __init__(self) -> None:
-        from rich.console import Console
-
-        self._console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
-        self._status: Any = None
-        self._last_line = 0.0
-
-    def step(self, text: str) -> None:
-        if self._console.is_terminal:
-            self._spin(text)
-        else:
-            self._console.print(text)
-
-    def progress(self, text: str) -> None:
-        if self._console.is_terminal:
-            self._spin(text)
-        elif time.monotonic() - self._last_line > _SECONDS_BETWEEN_LINES:
-            self._last_line = time.monotonic()
-            self._console.print(text)
-
-    def problem(self, text: str) -> None:
-        self._console.print(f"pemba dev: {text}")
+        super().__init__("pemba dev")
 
     def ready(self, ready: Ready) -> None:
         self.end()
         print(ready.line, flush=True)
-        if self._console.is_terminal:
-            self._console.print("Ctrl-C stops everything.")
+        if self.console.is_terminal:
+            self.console.print("Ctrl-C stops everything.")
 
-    def end(self) -> None:
-        if self._status is not None:
-            self._status.stop()
-            self._status = None
 
-    def _spin(self, text: str) -> None:
-        if self._status is None:
-            self._status = self._console.status(text)
-            self._status.start()
-        self._status.update(text)
+def _load_demo(ready: Ready, progress: Progress) -> None:
+    """Load the demo, and show its checks on stderr: the ready line is what stdout is for.  Raises StartError."""
+    import grpc
+
+    from pemba.cli import demo
+    from pemba.cli.connection import Connection, Target
+    from pemba.cli.failure import CallFailed
+    from pemba.cli.options import CallOptions
+    from pemba.dev.process import StartError
+
+    try:
+        with grpc.insecure_channel(ready.grpc) as channel:
+            pemba = Connection(channel, Target(ready.grpc, ready.key), CallOptions(), tenant="")
+            loaded, asked = demo.load_and_ask(pemba, progress)
+    except CallFailed as error:
+        raise StartError(f"--demo: {error}") from error
+    progress.end()
+    for line in [*demo.summary(loaded), *demo.to_try(asked), ""]:
+        progress.console.print(line)

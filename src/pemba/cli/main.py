@@ -7,12 +7,12 @@ import sys
 import typer
 from typer.core import TyperGroup
 
-from pemba.cli import check, db, dev, member, outbox, process, schema, tenant, workspace
+from pemba.cli import check, db, demo, dev, member, outbox, process, schema, tenant, workspace
 from pemba.cli.failure import Problem, report
 from pemba.cli.options import with_call_options
 from pemba.cli.output import Output
 
-CONTENTS = ("dev", "serve", "relay", "db", "schema", "tenant", "workspace", "member", "check", "outbox")
+CONTENTS = ("dev", "demo", "serve", "relay", "db", "schema", "tenant", "workspace", "member", "check", "outbox")
 RUN, SET_UP, RECORDS, ASK, OPERATE = "Run", "Set up", "Records", "Ask", "Operate"
 
 
@@ -34,6 +34,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("dev", rich_help_panel=RUN)(dev.dev)
+app.command("demo", rich_help_panel=RUN)(with_call_options(demo.demo, ("output", "endpoint", "timeout")))
 app.command("serve", rich_help_panel=RUN)(process.serve)
 app.command("relay", rich_help_panel=RUN)(process.relay)
 app.add_typer(db.app, rich_help_panel=SET_UP)

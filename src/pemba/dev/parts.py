@@ -24,12 +24,16 @@ _GRPC, _HTTP = "--grpc-port", "--http-port"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """Port 0 picks a free one; `ready_file` is written besides the one in the data folder."""
+    """Port 0 picks a free one; `ready_file` is written besides the one in the data folder.
+
+    `before_ready` is called once the API answers, before the start ends; it may raise StartError.
+    """
 
     settings: DevSettings
     grpc_port: int
     http_port: int
     ready_file: Path | None = None
+    before_ready: Callable[[Ready], None] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

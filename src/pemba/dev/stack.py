@@ -18,7 +18,6 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
-from pathlib import Path
 from typing import Protocol
 
 from pemba.dev.data_folder import DataFolder
@@ -61,7 +60,7 @@ def run(options: Options, reporter: Reporter) -> int:
         with folder.locked():
             for name in folder.kill_leftovers():
                 reporter.problem(f"ended {name}, which an earlier run left behind")
-            stack = Stack(folder, compose(folder, options, reporter.progress), options.ready_file, reporter)
+            stack = Stack(folder, compose(folder, options, reporter.progress), options, reporter)
             try:
                 stack.start()
                 stack.watch()
@@ -81,10 +80,11 @@ class _StopCutShort(KeyboardInterrupt):
 class Stack:
     """The processes, from nothing to ready and back.  The caller holds the data folder."""
 
-    def __init__(self, folder: DataFolder, parts: Parts, ready_file: Path | None, reporter: Reporter) -> None:
+    def __init__(self, folder: DataFolder, parts: Parts, options: Options, reporter: Reporter) -> None:
         self._folder = folder
         self._parts = parts
-        self._ready_files = [file for file in (folder.ready_file, ready_file) if file is not None]
+        self._ready_files = [file for file in (folder.ready_file, options.ready_file) if file is not None]
+        self._before_ready = options.before_ready
         self._reporter = reporter
         self._servers = parts.servers
         self._stopping = False
@@ -101,6 +101,8 @@ class Stack:
         run_pemba("schema", "apply", settings=parts.pemba, log=self._folder.log("schema_apply"))
         self._reporter.step("starting serve and relay")
         self._at_once(lambda: self._begin(parts.serve), lambda: self._begin(parts.relay))
+        if self._before_ready is not None:
+            self._before_ready(parts.ready)
         self._reporter.ready(parts.ready)
         self._publish()
 
