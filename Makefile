@@ -11,7 +11,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PIP_NO_INPUT = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-long lint proto
+.PHONY: help setup run test test-long lint proto docs
 
 help: ## what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -49,3 +49,6 @@ lint: setup ## style, types, import table, protos and the drift of what is gener
 
 proto: setup ## generate src/pemba/v1 from proto/
 	PATH="$(CURDIR)/$(BIN):$$PATH" proto/generate.sh
+
+docs: setup ## generate docs/settings.md from src/pemba/config.py
+	$(BIN)/python docs/generate.py

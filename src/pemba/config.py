@@ -2,16 +2,22 @@
 
 Every setting is `PEMBA_` and its name here in capitals; one that is a secret can also come from a file, named by
 `..._FILE`.  Wrong settings raise `ConfigError`, which names the variable and what it takes.
+
+docs/settings.md is generated from here (`make docs`): a class is a section, headed by its docstring's first line; a
+field's description is the text, and where the default is worked out, `shown` says what the table shows for it.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from pemba.errors import ConfigError
@@ -43,7 +49,11 @@ def _lines(value: object) -> object:
     return tuple(part for part in parts if part and not part.startswith("#"))
 
 
-class _Settings(BaseSettings):
+def _shown(default: str) -> dict[str, Any]:
+    return {"shown": default}
+
+
+class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="PEMBA_", env_ignore_empty=True, frozen=True, extra="ignore")
 
     @model_validator(mode="before")
@@ -52,13 +62,13 @@ class _Settings(BaseSettings):
         return _read_secret_files(values)
 
 
-class DatabaseSettings(_Settings):
-    """What every process needs that reaches PostgreSQL."""
+class DatabaseSettings(Settings):
+    """PostgreSQL: `serve`, `relay`, `db`, `schema`, `outbox`, `doctor`"""
 
-    database_url: str = Field(description="PostgreSQL, as postgresql://user:password@host:port/name")
-    database_pool_size: int = Field(10, ge=1, le=200, description="connections of each pool")
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
-    log_format: Literal["json", "console"] = "json"
+    database_url: str = Field(description="`postgresql://user:password@host:port/name`; the user owns the tables")
+    database_pool_size: int = Field(10, ge=1, le=200, description="connections of each pool, 1 to 200")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="debug, info, warning or error")
+    log_format: Literal["json", "console"] = Field("json", description="json, or console for people")
 
     @field_validator("database_url")
     @classmethod
@@ -68,13 +78,13 @@ class DatabaseSettings(_Settings):
         return value
 
 
-class SpiceDBSettings(_Settings):
-    """What every process needs that reaches SpiceDB."""
+class SpiceDBSettings(Settings):
+    """SpiceDB: `serve`, `relay`, `schema`, `doctor`"""
 
-    spicedb_endpoint: str = Field(description="SpiceDB's gRPC address, host:port")
-    spicedb_key: str = Field(description="SpiceDB's preshared key")
+    spicedb_endpoint: str = Field(description="its gRPC address, host:port")
+    spicedb_key: str = Field(description="its preshared key")
     spicedb_key_file: Path | None = None
-    spicedb_tls: bool = Field(False, description="whether SpiceDB is reached by TLS")
+    spicedb_tls: bool = Field(False, description="whether it is reached by TLS")
 
     @field_validator("spicedb_endpoint")
     @classmethod
@@ -83,18 +93,31 @@ class SpiceDBSettings(_Settings):
 
 
 class ServeSettings(DatabaseSettings, SpiceDBSettings):
-    """`pemba serve`."""
+    """`pemba serve`"""
 
-    grpc_listen: str = Field(f"127.0.0.1:{DEFAULT_GRPC_PORT}", description="host:port of the API")
-    http_listen: str = Field(f"127.0.0.1:{DEFAULT_HTTP_PORT}", description="host:port of health and metrics")
-    system_keys: Annotated[tuple[str, ...], NoDecode] = Field((), description="system keys, one a line")
+    grpc_listen: str = Field(
+        f"127.0.0.1:{DEFAULT_GRPC_PORT}", description="host:port of the API; port 0 takes a free one"
+    )
+    http_listen: str = Field(
+        f"127.0.0.1:{DEFAULT_HTTP_PORT}", description="host:port of `/livez`, `/readyz` and `/metrics`"
+    )
+    system_keys: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="keys with every scope, one a line (or separated by commas), 32 bytes at least; several are valid"
+        " at once",
+    )
     system_keys_file: Path | None = None
     root_secrets: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="secrets that sign tokens, one a line: the first signs, all verify"
+        (), description="secrets that sign tokens, one a line, 32 bytes at least: the first signs, all verify"
     )
     root_secrets_file: Path | None = None
     reflection: bool = Field(False, description="whether gRPC reflection is on")
-    max_message_bytes: int = Field(4 * 1024 * 1024, ge=64 * 1024, le=64 * 1024 * 1024)
+    max_message_bytes: int = Field(
+        4 * 1024 * 1024,
+        ge=64 * 1024,
+        le=64 * 1024 * 1024,
+        description="largest request and response, 64 KiB to 64 MiB",
+    )
     max_concurrent_rpcs: int = Field(1000, ge=1, description="beyond it calls get RESOURCE_EXHAUSTED at once")
     max_token_waiters: int = Field(1000, ge=1, description="checks that may wait for a token at one time")
     drain_seconds: float = Field(10.0, ge=0, le=600, description="how long a stop waits for calls under way")
@@ -121,39 +144,70 @@ class ServeSettings(DatabaseSettings, SpiceDBSettings):
 
 
 class RelaySettings(DatabaseSettings, SpiceDBSettings):
-    """`pemba relay`."""
+    """`pemba relay`"""
 
-    relay_http_listen: str = Field("", description="host:port of the relay's health and metrics; empty: none")
-    relay_poll_min_seconds: float = Field(0.05, gt=0, le=10, description="poll interval while there is work")
-    relay_poll_max_seconds: float = Field(1.0, gt=0, le=60, description="poll interval while there is none")
-    relay_retention_days: float = Field(7.0, gt=0, description="how long delivered outbox rows are kept")
+    relay_http_listen: str = Field(
+        "", description="host:port of `/livez`, `/readyz` and `/metrics`", json_schema_extra=_shown("none")
+    )
+    relay_poll_min_seconds: float = Field(
+        0.05, gt=0, le=10, description="how often it looks for changes while there are some"
+    )
+    relay_poll_max_seconds: float = Field(
+        1.0,
+        gt=0,
+        le=60,
+        description="how often it looks while there are none (a notification wakes it sooner)",
+    )
+    relay_retention_days: float = Field(7.0, gt=0, description="how long delivered changes stay in the outbox")
     relay_rpc_seconds: float = Field(10.0, gt=0, le=120, description="deadline of one write to SpiceDB")
 
 
 class SchemaSettings(DatabaseSettings, SpiceDBSettings):
-    """`pemba schema`."""
+    """`pemba schema`"""
 
 
-class ClientSettings(_Settings):
-    """The commands that call a running Pemba; `pemba dev` leaves both where they are found without being set."""
+class ClientSettings(Settings):
+    """Commands that call a running Pemba"""
 
-    endpoint: str = Field("", description="host:port of the API")
-    key: str = Field("", description="an API key")
+    endpoint: str = Field(
+        "",
+        description="the API, host:port; `--endpoint` wins",
+        json_schema_extra=_shown("that of the `pemba dev` that runs here"),
+    )
+    key: str = Field(
+        "",
+        description="an API key",
+        json_schema_extra=_shown("that of the `pemba dev` that runs here, for that one alone"),
+    )
     key_file: Path | None = None
-    tenant: str = Field("", description="the tenant, by id or slug, of commands that name none")
+    tenant: str = Field("", description="the tenant, by slug or id, of commands that are given no `--tenant`")
 
 
-class DevSettings(_Settings):
-    """`pemba dev` and the test fixtures: each server that is named here is used instead of an embedded one."""
+class DevSettings(Settings):
+    """`pemba dev` and the tests
+
+    A server that is named here is used instead of an embedded one: `PEMBA_DATABASE_URL`, `PEMBA_SPICEDB_ENDPOINT` with
+    its key, as above. `serve` and `relay` get the rest from `pemba dev` itself.
+    """
 
     database_url: str = ""
     spicedb_endpoint: str = ""
     spicedb_key: str = ""
     spicedb_key_file: Path | None = None
     spicedb_tls: bool = False
-    data_dir: Path | None = Field(None, description="where the embedded servers keep their data")
-    cache_dir: Path | None = Field(None, description="where a built spicedb is kept")
-    test_stack: Literal["embedded", "docker"] = "embedded"
+    data_dir: Path | None = Field(
+        None,
+        description="data and secrets; `--data-dir` wins",
+        json_schema_extra=_shown("`pemba/dev` in `XDG_DATA_HOME`, or in `~/.local/share`"),
+    )
+    cache_dir: Path | None = Field(
+        None,
+        description="a SpiceDB that was built",
+        json_schema_extra=_shown("`pemba` in `XDG_CACHE_HOME`, or in `~/.cache`"),
+    )
+    test_stack: Literal["embedded", "docker"] = Field(
+        "embedded", description="`docker` runs the tests' servers in containers"
+    )
     xdg_data_home: Path | None = Field(None, validation_alias="XDG_DATA_HOME")
     xdg_cache_home: Path | None = Field(None, validation_alias="XDG_CACHE_HOME")
 
@@ -168,7 +222,66 @@ class DevSettings(_Settings):
         return self.cache_dir or (self.xdg_cache_home or Path.home() / ".cache") / "pemba"
 
 
-S = TypeVar("S", bound=_Settings)
+SECTIONS: tuple[type[Settings], ...] = (
+    ClientSettings,
+    DatabaseSettings,
+    SpiceDBSettings,
+    ServeSettings,
+    RelaySettings,
+    DevSettings,
+)
+"""Every setting is a field of one of these; a field that comes again is told where it came first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting, as docs and `pemba doctor` tell of it; `default` is what people are shown, empty for none."""
+
+    name: str
+    default: str
+    description: str
+    is_secret: bool
+    """It can come from a file as well, and its value is never shown."""
+
+    @property
+    def variable(self) -> str:
+        return _variable(self.name)
+
+    @property
+    def file_variable(self) -> str:
+        return f"{self.variable}_FILE"
+
+
+def settings_of(section: type[Settings]) -> list[Setting]:
+    """The settings that this section of SECTIONS tells of."""
+    earlier = {name for other in SECTIONS[: SECTIONS.index(section)] for name in other.model_fields}
+    fields = {name: field for name, field in section.model_fields.items() if field.validation_alias is None}
+    return [
+        Setting(name, _default(field), field.description or "", is_secret=f"{name}_file" in fields)
+        for name, field in fields.items()
+        if name not in earlier and not name.endswith("_file")
+    ]
+
+
+def _default(field: FieldInfo) -> str:
+    if isinstance(field.json_schema_extra, dict):
+        return str(field.json_schema_extra["shown"])
+    value = field.get_default()
+    if field.is_required() or value in ("", ()):
+        return ""
+    return f"{value:g}" if isinstance(value, float) else str(value).lower()
+
+
+def set_by(setting: Setting) -> tuple[str, str] | None:
+    """The variable that sets it in this environment, and its text; None where it is not set."""
+    environment = {name.upper(): value for name, value in os.environ.items() if value}
+    for variable in (setting.variable, setting.file_variable):
+        if variable in environment and (variable == setting.variable or setting.is_secret):
+            return variable, environment[variable]
+    return None
+
+
+S = TypeVar("S", bound=Settings)
 
 
 def load(kind: type[S], overrides: Mapping[str, object] | None = None) -> S:
@@ -181,7 +294,7 @@ def load(kind: type[S], overrides: Mapping[str, object] | None = None) -> S:
 
 
 def _complaint(item: dict[str, Any]) -> str:
-    variable = "PEMBA_" + "_".join(str(part) for part in item["loc"]).upper()
+    variable = _variable("_".join(str(part) for part in item["loc"]))
     if item["type"] == "missing":
         return f"{variable} is not set"
     return f"{variable}: {item['msg'].removeprefix('Value error, ')}"
@@ -192,3 +305,7 @@ def _address(value: str) -> str:
     if not host or not port.isdigit() or int(port) > 65535:
         raise ValueError("takes host:port")
     return value
+
+
+def _variable(name: str) -> str:
+    return f"PEMBA_{name.upper()}"

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -36,7 +37,15 @@ def running_dev() -> Iterator[Mapping[str, str]]:
         try:
             assert process.stdout is not None
             assert process.stdout.readline().startswith("pemba ready "), Path(errors.name).read_text()
+            _wait_for(Path(home) / ".local/share/pemba/dev/ready.json")  # it comes right after the line
             yield environment
         finally:
             process.send_signal(signal.SIGTERM)
             process.communicate(timeout=STOP_SECONDS)
+
+
+def _wait_for(file: Path) -> None:
+    deadline = time.monotonic() + 10
+    while not file.exists():
+        assert time.monotonic() < deadline, f"{file} did not come"
+        time.sleep(0.01)

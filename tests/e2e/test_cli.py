@@ -215,3 +215,16 @@ def test_make_run_passes_arguments_on_and_ends_with_all_that_it_started(tmp_path
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
         process.communicate(timeout=60)
+
+
+def test_the_doctor_finds_a_running_dev_well_and_shows_no_secret(pemba: Pemba, running_dev: Mapping[str, str]):
+    ready = json.loads((Path(running_dev["HOME"]) / ".local/share/pemba/dev/ready.json").read_text())
+    done = pemba("doctor")
+    assert done.returncode == 0, done.stdout + done.stderr
+    findings = done.stdout.split("\n\n")[1].splitlines()
+    assert [line.split()[:2] for line in findings] == [
+        ["ok", part] for part in ("settings", "API", "key", "PostgreSQL", "relay", "SpiceDB")
+    ]
+    assert ready["grpc"] in done.stdout
+    assert ready["key"] not in done.stdout
+    assert ready["spicedb_key"] not in done.stdout

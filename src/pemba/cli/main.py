@@ -7,12 +7,25 @@ import sys
 import typer
 from typer.core import TyperGroup
 
-from pemba.cli import check, db, demo, dev, member, outbox, process, schema, tenant, workspace
+from pemba.cli import check, db, demo, dev, doctor, member, outbox, process, schema, tenant, workspace
 from pemba.cli.failure import Problem, report
 from pemba.cli.options import with_call_options
 from pemba.cli.output import Output
 
-CONTENTS = ("dev", "demo", "serve", "relay", "db", "schema", "tenant", "workspace", "member", "check", "outbox")
+CONTENTS = (
+    "dev",
+    "demo",
+    "serve",
+    "relay",
+    "db",
+    "schema",
+    "tenant",
+    "workspace",
+    "member",
+    "check",
+    "outbox",
+    "doctor",
+)
 RUN, SET_UP, RECORDS, ASK, OPERATE = "Run", "Set up", "Records", "Ask", "Operate"
 
 
@@ -44,6 +57,7 @@ app.add_typer(workspace.app, rich_help_panel=RECORDS)
 app.add_typer(member.app, rich_help_panel=RECORDS)
 app.command("check", rich_help_panel=ASK)(with_call_options(check.check))
 app.add_typer(outbox.app, rich_help_panel=OPERATE)
+app.command("doctor", rich_help_panel=OPERATE)(doctor.doctor)
 
 
 def main() -> None:

@@ -28,7 +28,7 @@ def status(
 ) -> None:
     """List the tenants whose changes are not all delivered, the furthest behind first."""
     with reporting(output):
-        streams = asyncio.run(_read(_database_url(), every, limit))
+        streams = asyncio.run(read_streams(_database_url(), every, limit))
         if output is Output.JSON:
             print_json({"streams": [asdict(stream) for stream in streams]})
         elif streams:
@@ -47,7 +47,8 @@ def _database_url() -> str:
     return load(DatabaseSettings, {"database_url": ready.database_url if ready else None}).database_url
 
 
-async def _read(url: str, every: bool, limit: int) -> list[StreamStatus]:
+async def read_streams(url: str, every: bool, limit: int) -> list[StreamStatus]:
+    """Up to `limit` streams of the database at `url`, the furthest behind first; without `every` only those behind."""
     from pemba.model import SystemScope
     from pemba.storage import outbox
     from pemba.storage.database import SYSTEM_ROLE, Database

@@ -47,7 +47,7 @@ def check(output: OutputOption = Output.TABLE) -> None:
     with reporting(output):
         from pemba.config import SpiceDBSettings, load
 
-        missing = asyncio.run(_missing(load(SpiceDBSettings)))
+        missing = asyncio.run(missing_in(load(SpiceDBSettings)))
         if output is Output.JSON:
             print_json({"missing": [asdict(change) for change in missing]})
         else:
@@ -70,7 +70,8 @@ async def _apply(settings: SchemaSettings) -> Applied:
         return await schema_apply.apply(spicedb, ledger, schema.schema_text())
 
 
-async def _missing(settings: SpiceDBSettings) -> list[SchemaChange]:
+async def missing_in(settings: SpiceDBSettings) -> list[SchemaChange]:
+    """What that SpiceDB lacks of this build's schema."""
     from pemba.spicedb import schema
 
     async with _connected(settings) as spicedb:

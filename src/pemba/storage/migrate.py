@@ -37,9 +37,9 @@ def downgrade(url: str, revision: str) -> None:
     _run(url, lambda config, _: command.downgrade(config, revision))
 
 
-def current(url: str) -> str | None:
-    """The revision that the database is at; None before the first."""
-    return _run(url, lambda _, connection: MigrationContext.configure(connection).get_current_revision())
+def current(url: str, seconds: float | None = None) -> str | None:
+    """The revision that the database is at; None before the first.  Raises Unavailable after `seconds`."""
+    return _run(url, lambda _, connection: MigrationContext.configure(connection).get_current_revision(), seconds)
 
 
 def head() -> str:
@@ -49,18 +49,18 @@ def head() -> str:
     return revision
 
 
-def _run(url: str, work: Callable[[Config, sa.Connection], T]) -> T:
-    return asyncio.run(_run_async(url, work))
+def _run(url: str, work: Callable[[Config, sa.Connection], T], seconds: float | None = None) -> T:
+    return asyncio.run(_run_async(url, work, seconds))
 
 
-async def _run_async(url: str, work: Callable[[Config, sa.Connection], T]) -> T:
+async def _run_async(url: str, work: Callable[[Config, sa.Connection], T], seconds: float | None) -> T:
     # The driver reads the URL itself, as everywhere else: SQLAlchemy's own reading knows no sslmode.
     engine = create_async_engine(
         "postgresql+asyncpg://", async_creator=lambda: asyncpg.connect(url), poolclass=NullPool
     )
     try:
         with translated():
-            async with engine.begin() as connection:
+            async with asyncio.timeout(seconds), engine.begin() as connection:
                 await connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
                 return await connection.run_sync(lambda sync: work(_config(sync), sync))
     finally:

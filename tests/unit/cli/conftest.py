@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import HealthServicer
 
 from pemba.cli.main import main
 from pemba.v1 import memberships_pb2_grpc, permissions_pb2_grpc, tenants_pb2_grpc, workspaces_pb2_grpc
@@ -51,6 +53,7 @@ class FakePemba:
     requests: list = field(default_factory=list)
     metadata: list = field(default_factory=list)
     endpoint: str = ""
+    health: HealthServicer = field(default_factory=HealthServicer)
 
     def answer(self, method, *responses):
         self.answers.setdefault(method, []).extend(responses)
@@ -83,6 +86,8 @@ def api(monkeypatch):
     ):
         servicer = _servicer(getattr(module, f"{service}Servicer"), fake)
         getattr(module, f"add_{service}Servicer_to_server")(servicer, server)
+    health_pb2_grpc.add_HealthServicer_to_server(fake.health, server)
+    fake.health.set("", health_pb2.HealthCheckResponse.SERVING)
     fake.endpoint = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     server.start()
     monkeypatch.setenv("PEMBA_ENDPOINT", fake.endpoint)
