@@ -3,6 +3,7 @@
 import re
 import runpy
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -49,3 +50,18 @@ def test_links_to_files_lead_somewhere(document):
     text = (ROOT / document).read_text()
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in link]
     assert [link for link in links if not (ROOT / document).parent.joinpath(link).exists()] == []
+
+
+def test_python_in_the_documents_is_that_of_the_example():
+    example = (ROOT / "examples/check_access.py").read_text()
+    blocks = re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs/calling.md").read_text(), re.DOTALL | re.MULTILINE)
+    assert blocks
+    assert [block for block in blocks if block not in example] == []
+
+
+@pytest.mark.parametrize("drawing", sorted(ROOT.glob("docs/*.svg")), ids=lambda drawing: drawing.name)
+def test_drawings_are_well_formed_and_tell_in_words_what_they_show(drawing):
+    tree = ElementTree.parse(drawing)
+    for element in ("title", "desc"):
+        assert tree.findtext(f"{{http://www.w3.org/2000/svg}}{element}")
+    assert "prefers-color-scheme: dark" in drawing.read_text()
