@@ -42,7 +42,6 @@ app = typer.Typer(
     help="Authorization for other services: tenants, workspaces, members, and who may do what.",
     epilog="Exit codes: 0 done (a check: ALLOWED), 1 the answer is no, 2 wrong usage or settings, 3 it failed.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,  # a traceback with local variables may show secrets
     context_settings={"help_option_names": ["-h", "--help"]},
 )
