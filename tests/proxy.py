@@ -180,6 +180,7 @@ class Proxy:
                 await link.server[1].drain()
                 if trap is not None:
                     trap.sprung.set()
+        await self._end()
 
     async def _answers_to(self, link: _Link) -> None:
         with suppress(ConnectionError):
@@ -191,8 +192,11 @@ class Proxy:
                 link.client[1].write(data)
                 await link.client[1].drain()
             self.ended.set()
-            if self._keeps_open:
-                await asyncio.Event().wait()
+        await self._end()
+
+    async def _end(self) -> None:
+        if self._keeps_open:
+            await asyncio.Event().wait()
 
     def _sprung(self, link: _Link, data: bytes) -> Trap | None:
         """A pattern may lie across two reads."""

@@ -98,6 +98,11 @@ _OPTIONS: list[tuple[str, Any]] = [
     ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 5_000),
+    # What gRPC's core goes by when a ping is not answered; it waits a minute where only the other one is set.
+    ("grpc.http2.ping_timeout_ms", 5_000),
+    # Also between calls: the relay's are short and its pauses long, so a connection that fell silent would live on.
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
     # The default grows to two minutes: too long to notice that an outage is over.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
