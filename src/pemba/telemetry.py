@@ -72,11 +72,17 @@ def set_up_logging(level: str, log_format: str, stream: TextIO | None = None) ->
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(foreign_pre_chain=before, processors=_rendering(log_format))
     )
+    handler.addFilter(_says_more_than_that_a_client_has_gone)
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(threshold)
     for name in _QUIET_BELOW_WARNING:
         logging.getLogger(name).setLevel(max(threshold, logging.WARNING))
+
+
+def _says_more_than_that_a_client_has_gone(record: logging.LogRecord) -> bool:
+    """gRPC's core reports, as an error with a traceback, every answer whose caller's deadline has passed."""
+    return not record.getMessage().startswith("ExecuteBatchError raised in core")
 
 
 def _processors_before_rendering() -> list[Processor]:

@@ -72,3 +72,12 @@ def test_the_console_form_is_for_people_and_hides_locals_too(restored_logging):
     assert "failed" in stream.getvalue()
     assert "ValueError: 5" in stream.getvalue()
     assert secret not in stream.getvalue()
+
+
+def test_answers_whose_callers_have_gone_are_not_reported_as_errors_of_the_server() -> None:
+    stream = io.StringIO()
+    telemetry.set_up_logging("info", "json", stream)
+    core = logging.getLogger("grpc._cython.cygrpc")
+    core.error("ExecuteBatchError raised in core by servicer method [/pemba.v1.PermissionService/Check]")
+    core.error("something else")
+    assert [json.loads(line)["event"] for line in stream.getvalue().splitlines()] == ["something else"]

@@ -16,7 +16,7 @@ from pemba.tokens import ConsistencyToken
 MAX_WAIT_SECONDS = 2.0
 POLL_SECONDS = 0.005
 RETRY_SECONDS = 0.2
-_MARGIN_SECONDS = 0.02
+_MARGIN_SECONDS = 0.05
 
 _SCOPE = SystemScope("positions of delivery")
 
