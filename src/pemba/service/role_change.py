@@ -143,7 +143,7 @@ class RoleChange:
         heir = RoleAssignment(membership.object, SubjectRef("user", transfer_to), membership.role)
         # To leave takes no right, to make somebody else an owner or an admin does.
         guards.require_not_own_role(self._caller, heir.subject)
-        await self.workspace_of(membership.object, Action.MAKE_OWNERS)
+        await self._require_may_transfer(membership)
         await self.lock_users([heir])
         if not self._active[transfer_to]:
             raise PreconditionFailed(Reason.USER_SUSPENDED, f"transfer_to: user:{transfer_to} is not active")
@@ -158,6 +158,14 @@ class RoleChange:
             self._seq,
         )
         self._note(before, after)
+
+    async def _require_may_transfer(self, membership: Membership) -> None:
+        """Also on what is archived: to leave the tenant takes every role of the user along."""
+        if membership.workspace_id is None:
+            await rights.require_tenant_admin(self._tx, self._caller, "pass on a role on the tenant")
+        else:
+            workspace = self._workspaces[membership.workspace_id]
+            await rights.require_on_workspace(self._tx, self._caller, workspace, Action.MAKE_OWNERS)
 
     def _note(self, before: Membership | None, after: Membership | None) -> None:
         """Remember the tuples of one membership: those before the first change of it, those after the last."""

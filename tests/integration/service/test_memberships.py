@@ -127,6 +127,17 @@ async def test_removing_from_the_tenant_takes_every_direct_role_and_a_transfer_r
     assert await parts.sql("SELECT * FROM memberships WHERE subject_id = 'bob'") == []
 
 
+async def test_removing_from_the_tenant_transfers_what_is_archived_too(parts) -> None:
+    tenant, root = await parts.tenant("alice")
+    await parts.role(tenant, "bob", Role.MEMBER)
+    top = await parts.workspace(root, "top", owner="bob")
+    await parts.workspaces.archive_workspace(parts.system, tenant.id, top.id, options=parts.options())
+    await parts.remove(tenant, "bob", parts.acting("alice"), transfer_to="dave")
+    held = await parts.sql("SELECT subject_id, role FROM memberships WHERE workspace_id = $1", top.id)
+    assert [tuple(row) for row in held] == [("dave", "owner")]
+    assert (await parts.operations(tenant))[-1] == ["-member@user:bob"]
+
+
 async def test_a_transfer_goes_to_an_active_user_who_is_another(parts) -> None:
     _, root = await parts.tenant()
     top = await parts.workspace(root, "top", owner="olga")
