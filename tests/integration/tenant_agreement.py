@@ -1,0 +1,166 @@
+"""Holds a tenant's records, its stream, SpiceDB and `storage.authority` against the plain model of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from pemba.authorizer import Answer, Authorizer, Consistency, Decision, Question
+from pemba.errors import Reason, Unavailable
+from pemba.model import ObjectRef, Permission, SubjectRef, TenantId, TenantScope, UserId, WorkspaceId
+from pemba.spicedb.client import FullyConsistent, SpiceDB
+from pemba.storage import authority
+from tests.integration.conftest import SYSTEM, Parts
+from tests.integration.tenant_model import ADMINISTER, PERMISSIONS, VIEW, TenantModel, encoded
+
+SECONDS = 20.0
+NAMED = {rank: name for name, rank in PERMISSIONS.items()}
+
+
+@dataclass
+class World:
+    """The services, the relay's SpiceDB and the authorizer, on one event loop that runs only while it is asked to."""
+
+    loop: asyncio.AbstractEventLoop
+    parts: Parts
+    spicedb: SpiceDB
+    authorizer: Authorizer
+
+    def run(self, doing):
+        return self.loop.run_until_complete(asyncio.wait_for(doing, 2 * SECONDS))
+
+
+async def require_agreement(
+    world: World, models: Sequence[TenantModel], users: Sequence[str], tokens: dict[str, str], changed: set[str]
+) -> None:
+    """`tokens` are each tenant's latest; `changed` are the objects that changed since the last comparison."""
+    for model in models:
+        await require_records(world.parts, model)
+        await require_stream(world.parts, model)
+        others = [m.root for m in models if m is not model]
+        await require_answers(world, model, users, tokens[model.id], [*model.gone[-3:], *others])
+        await require_authority(world.parts, model, users)
+        await require_tuples(world.spicedb, model)
+        changed_here = [w for w in model.places if changed & set(model.line(w))]
+        await require_subjects(world.spicedb, model, [*changed_here[:8], *model.gone[-1:]])
+    await require_resources(world.spicedb, models, users)
+
+
+async def require_records(parts: Parts, model: TenantModel) -> None:
+    places = await parts.sql(
+        "SELECT id, parent_id, slug, creator_id, archived_with FROM workspaces WHERE tenant_id = $1", model.id
+    )
+    assert {tuple(r) for r in places} == {
+        (id_, p.parent, p.slug, p.creator, p.archived_with) for id_, p in model.places.items()
+    }
+    roles = await parts.sql(
+        "SELECT coalesce(workspace_id, tenant_id), subject_id, role FROM memberships WHERE tenant_id = $1", model.id
+    )
+    assert {tuple(r) for r in roles} == {(at, user, r) for at, held in model.roles.items() for user, r in held.items()}
+
+
+async def require_stream(parts: Parts, model: TenantModel) -> None:
+    """One number for each mutation, without a gap; and the outbox, carried out from nothing, gives the tuples."""
+    rows = await parts.sql("SELECT seq, ops FROM outbox WHERE tenant_id = $1 ORDER BY seq", model.id)
+    [head] = await parts.sql("SELECT head_seq FROM tenant_head WHERE tenant_id = $1", model.id)
+    assert [row["seq"] for row in rows] == list(range(1, model.head + 1))
+    assert head["head_seq"] == model.head
+    told: set[str] = set()
+    for operation in (o for row in rows for o in row["ops"]):
+        (told.add if operation["op"] == "touch" else told.discard)(operation["tuple"])
+    assert told == model.tuples()
+
+
+async def require_answers(
+    world: World, model: TenantModel, users: Sequence[str], token: str, strangers: Sequence[str]
+) -> None:
+    """With the latest token in hand.  `strangers` are workspaces that are deleted or another tenant's."""
+    asked = [
+        (user, at, rank)
+        for user in users
+        for at in [model.id, *model.places, *strangers]
+        for rank in telling(model, user, at)
+    ]
+    deadline = world.loop.time() + SECONDS
+    for start in range(0, len(asked), 1000):
+        part = asked[start : start + 1000]
+        answers = await ask(world, [(TenantId(model.id), question(model, *a)) for a in part], token, deadline)
+        for (user, at, rank), answer in zip(part, answers, strict=True):
+            allowed = not model.suspended and model.rank_in_graph(user, at) >= rank
+            expected = Decision.ALLOWED if allowed else Decision.DENIED
+            told = (answer.decision, answer.reason) if isinstance(answer, Answer) else answer
+            assert told == (expected, Reason.TENANT_SUSPENDED if model.suspended else None), (user, at, NAMED[rank])
+
+
+def telling(model: TenantModel, user: str, at: str) -> Iterable[int]:
+    """The highest permission that the user has there, and the next one up: one must be ALLOWED, the other DENIED."""
+    ladder = [VIEW, ADMINISTER] if at == model.id else sorted(NAMED)
+    held = model.rank_in_graph(user, at)
+    return [r for r in ladder if r <= held][-1:] + [r for r in ladder if r > held][:1]
+
+
+def question(model: TenantModel, user: str, at: str, rank: int) -> Question:
+    type_ = "tenant" if at == model.id else "workspace"
+    return Question(ObjectRef(type_, at), NAMED[rank], SubjectRef("user", user))
+
+
+async def ask(world: World, items: list[tuple[TenantId, Question]], token: str, deadline: float):
+    """As a client does: while the token is not visible yet, again."""
+    while True:
+        try:
+            batch = await world.authorizer.batch_check(SYSTEM, items, Consistency(token), deadline)
+        except Unavailable as error:
+            if error.reason is not Reason.TOKEN_NOT_YET_VISIBLE or world.loop.time() > deadline:
+                raise
+        else:
+            return batch.results
+
+
+async def require_authority(parts: Parts, model: TenantModel, users: Sequence[str]) -> None:
+    async with parts.database.begin(TenantScope(TenantId(model.id))) as tx:
+        for user in users:
+            held = await authority.on_tenant(tx, UserId(user))
+            assert rank_of(held) == model.rank_in_graph(user, model.id), user
+            for place in model.places:
+                held = await authority.on_workspace(tx, UserId(user), WorkspaceId(place))
+                assert rank_of(held) == model.rank(user, place), (user, place)
+
+
+def rank_of(held: Permission | None) -> int:
+    return PERMISSIONS[held] if held else 0
+
+
+async def require_tuples(spicedb: SpiceDB, model: TenantModel) -> None:
+    stored = {
+        str(found)
+        for type_ in ("tenant", "workspace")
+        async for found in spicedb.read_tuples(type_, FullyConsistent(), SECONDS, id_prefix=f"{model.id}/")
+    }
+    assert stored == model.tuples()
+
+
+async def require_resources(spicedb: SpiceDB, models: Sequence[TenantModel], users: Sequence[str]) -> None:
+    """Everything that a user may view, and all they own, in every tenant at once."""
+    for user in users:
+        for permission in ("view", "own"):
+            found = spicedb.lookup_resources(
+                "workspace", permission, SubjectRef("user", encoded(user)), FullyConsistent(), SECONDS
+            )
+            expected = {
+                f"{m.id}/{at}"
+                for m in models
+                for at in m.places
+                if m.rank_in_graph(user, at) >= PERMISSIONS[permission]
+            }
+            assert {id_ async for id_ in found} == expected, (user, permission)
+
+
+async def require_subjects(spicedb: SpiceDB, model: TenantModel, places: Iterable[str]) -> None:
+    for place in places:
+        for permission in ("view", "own"):
+            object_ = ObjectRef("workspace", f"{model.id}/{place}")
+            found = spicedb.lookup_subjects(object_, permission, "user", FullyConsistent(), SECONDS)
+            known = {user for held in model.roles.values() for user in held}
+            expected = {encoded(u) for u in known if model.rank_in_graph(u, place) >= PERMISSIONS[permission]}
+            assert {id_ async for id_ in found} == expected, (place, permission)

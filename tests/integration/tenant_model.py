@@ -1,0 +1,319 @@
+"""One tenant in plain Python, as the API describes it: who holds what, who may do what, and what is refused.
+
+It shares no code with the services: sets and dicts instead of SQL, walks instead of recursive queries.  What several
+rules would refuse is refused by the first of: arguments that contradict each other, a tenant of which the caller has no
+part, its suspension, what they may not see, what they may not change, the archive, then the guards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from pemba.errors import Reason
+from pemba.model import ObjectRef, Role, SubjectRef
+from pemba.service.role_change import RoleAssignment
+
+VIEW, EDIT, ADMINISTER, OWN = 1, 2, 3, 4
+PERMISSIONS = {"view": VIEW, "edit": EDIT, "administer": ADMINISTER, "own": OWN}
+GIVES = {Role.VIEWER: VIEW, Role.MEMBER: EDIT, Role.ADMIN: ADMINISTER, Role.OWNER: OWN}
+MAX_DEPTH = 20
+PLAIN = set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-")
+
+
+class Refused(Exception):
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def refuse(where: bool, reason: Reason) -> None:
+    if where:
+        raise Refused(reason)
+
+
+@dataclass
+class Place:
+    """A workspace; `archived_with` is the one whose archiving took it along."""
+
+    parent: str | None
+    slug: str
+    creator: str | None = None
+    archived_with: str | None = None
+
+
+@dataclass
+class TenantModel:
+    """Its mutations have the names and arguments of the services'.  An `actor` of None is a system key.
+
+    `roles` are by object, the tenant's own id or a workspace's, then by user; `head` counts mutations; `next_id` is
+    what the next workspace will be called.
+    """
+
+    id: str
+    root: str
+    suspended: bool = False
+    head: int = 1
+    next_id: str = ""
+    places: dict[str, Place] = field(default_factory=dict)
+    roles: dict[str, dict[str, Role]] = field(default_factory=dict)
+    gone: list[str] = field(default_factory=list)
+
+    @classmethod
+    def created(cls, id_: str, root: str, first_admin: str) -> TenantModel:
+        return cls(id_, root, places={root: Place(None, "root")}, roles={id_: {first_admin: Role.ADMIN}, root: {}})
+
+    # -- what is so ---------------------------------------------------------------------------------------
+
+    def line(self, place: str) -> Iterator[str]:
+        """The workspace and its ancestors, the root last."""
+        at: str | None = place
+        while at is not None:
+            yield at
+            at = self.places[at].parent
+
+    def below(self, place: str) -> list[str]:
+        """The workspace and all below it."""
+        return [other for other in self.places if place in self.line(other)]
+
+    def depth(self, place: str) -> int:
+        return len(list(self.line(place)))
+
+    def rank(self, user: str, place: str) -> int:
+        """The highest permission on the workspace by the records, archived or not; 0 for none."""
+        if self.is_admin(user):
+            return OWN
+        return max((GIVES[self.roles[at][user]] for at in self.line(place) if user in self.roles[at]), default=0)
+
+    def about(self, object_: str) -> tuple[object, object]:
+        return self.places.get(object_), self.roles.get(object_)
+
+    def is_admin(self, user: str) -> bool:
+        return self.roles[self.id].get(user) is Role.ADMIN
+
+    def rank_in_graph(self, user: str, object_: str) -> int:
+        """As SpiceDB is to hold it: nothing on what is archived or gone, and nothing on what is another tenant's."""
+        if object_ == self.id:
+            return ADMINISTER if self.is_admin(user) else VIEW if user in self.roles[self.id] else 0
+        if object_ not in self.places or self.places[object_].archived_with:
+            return 0
+        return self.rank(user, object_)
+
+    def tuples(self) -> set[str]:
+        """The relationships that the records stand for, in SpiceDB's text form."""
+        live = {id_: place for id_, place in self.places.items() if not place.archived_with}
+        found = {f"workspace:{self.id}/{self.root}#tenant@tenant:{self.id}/{self.id}"}
+        found |= {f"workspace:{self.id}/{i}#parent@workspace:{self.id}/{p.parent}" for i, p in live.items() if p.parent}
+        for id_ in [self.id, *live]:
+            type_ = "tenant" if id_ == self.id else "workspace"
+            found |= {f"{type_}:{self.id}/{id_}#{r}@user:{encoded(u)}" for u, r in self.roles[id_].items()}
+        return found
+
+    # -- tenants and workspaces ---------------------------------------------------------------------------
+
+    def suspend_tenant(self, actor: str | None) -> None:
+        self._belongs(actor)
+        refuse(actor is not None, Reason.ROLE_MISSING)
+        self.suspended = True
+
+    def activate_tenant(self, actor: str | None) -> None:
+        self._belongs(actor)
+        refuse(actor is not None, Reason.ROLE_MISSING)
+        self.suspended = False
+
+    def update_tenant(self, actor: str | None, *, name: str) -> None:
+        self._may_change_tenant(actor)
+
+    def create_workspace(self, actor: str | None, *, parent_id: str, slug: str, name: str, owner: str | None) -> None:
+        refuse(actor is not None and owner not in (None, actor), Reason.INVALID_FIELD)
+        self._may(actor, parent_id, ADMINISTER)
+        self._in_use(parent_id)
+        refuse(self.depth(parent_id) == MAX_DEPTH, Reason.TOO_DEEP)
+        self._slug_is_free(parent_id, slug)
+        self.places[self.next_id] = Place(parent_id, slug, creator=actor)
+        first = actor or owner
+        self.roles[self.next_id] = {first: Role.OWNER} if first else {}
+
+    def update_workspace(self, actor: str | None, place: str, *, name: str) -> None:
+        self._may(actor, place, ADMINISTER, root_is_the_tenants=True)
+        self._in_use(place)
+
+    def move_workspace(self, actor: str | None, place: str, *, new_parent_id: str) -> None:
+        self._may(actor, place, OWN)
+        self._in_use(place)
+        refuse(place == self.root, Reason.ROOT_WORKSPACE)
+        self._may(actor, new_parent_id, ADMINISTER)
+        self._in_use(new_parent_id)
+        refuse(place in self.line(new_parent_id), Reason.CYCLE)
+        height = max(self.depth(other) for other in self.below(place)) - self.depth(place) + 1
+        refuse(self.depth(new_parent_id) + height > MAX_DEPTH, Reason.TOO_DEEP)
+        if new_parent_id != self.places[place].parent:
+            self._slug_is_free(new_parent_id, self.places[place].slug)
+            self.places[place].parent = new_parent_id
+
+    def archive_workspace(self, actor: str | None, place: str) -> None:
+        """With all below it that is not archived yet."""
+        self._may(actor, place, OWN)
+        refuse(place == self.root, Reason.ROOT_WORKSPACE)
+        if not self.places[place].archived_with:
+            for other in self.below(place):
+                self.places[other].archived_with = self.places[other].archived_with or place
+
+    def unarchive_workspace(self, actor: str | None, place: str) -> None:
+        """With what went along."""
+        self._may(actor, place, OWN)
+        with_ = self.places[place].archived_with
+        if with_:
+            self._in_use(self.places[place].parent or "")
+            for other in self.below(place):
+                if self.places[other].archived_with == with_:
+                    self.places[other].archived_with = None
+
+    def delete_workspace(self, actor: str | None, place: str) -> None:
+        self._may(actor, place, OWN)
+        refuse(place == self.root, Reason.ROOT_WORKSPACE)
+        refuse(len(self.below(place)) > 1, Reason.HAS_CHILDREN)
+        del self.places[place], self.roles[place]
+        self.gone.append(place)
+
+    # -- memberships --------------------------------------------------------------------------------------
+
+    def set_role(self, actor: str | None, *, object: ObjectRef, subject: SubjectRef, role: Role) -> None:  # noqa: A002
+        self._may_set_roles(actor, object.id)
+        refuse(actor == subject.id, Reason.OWN_ROLE)
+        self._put(actor, object.id, subject.id, role)
+
+    def set_roles(self, actor: str | None, *, assignments: Sequence[RoleAssignment]) -> None:
+        for given in assignments:
+            self.set_role(actor, object=given.object, subject=given.subject, role=given.role)
+
+    def transfer_ownership(self, actor: str | None, *, object: ObjectRef, from_user: str, to_user: str) -> None:  # noqa: A002
+        place = object.id
+        refuse(from_user == to_user, Reason.INVALID_FIELD)
+        self._may(actor, place, OWN, Reason.ONLY_OWNER_MAKES_OWNERS, root_is_the_tenants=True)
+        self._in_use(place)
+        refuse(self.roles[place].get(from_user) is not Role.OWNER, Reason.NOT_FOUND)
+        refuse(actor == to_user, Reason.OWN_ROLE)
+        self._put(actor, place, to_user, Role.OWNER)
+        self._put(actor, place, from_user, Role.ADMIN)
+
+    def remove_member(
+        self,
+        actor: str | None,
+        *,
+        object: ObjectRef,  # noqa: A002
+        subject: SubjectRef,
+        allow_missing: bool,
+        transfer_to: str | None,
+    ) -> None:
+        """From the tenant: with every role of the user in it, what is archived included."""
+        user = subject.id
+        self._may_remove(actor, object.id, user)
+        refuse(user not in self.roles[object.id] and not allow_missing, Reason.NOT_FOUND)
+        everywhere = [self.id, *sorted(self.places)] if object.id == self.id else [object.id]
+        held = [at for at in everywhere if user in self.roles[at]]
+        refuse(bool(held) and transfer_to == user, Reason.INVALID_FIELD)
+        for at in held:  # by the rights that the actor has now, and not by what is left of them halfway
+            self._let_go(actor, at, user, transfer_to)
+        for at in held:
+            del self.roles[at][user]
+
+    def _let_go(self, actor: str | None, at: str, user: str, heir: str | None) -> None:
+        role = self.roles[at][user]
+        if role is Role.OWNER and actor != user:
+            self._makes_owners(actor, at)
+        self._creator_stays(actor, at, user)
+        if self._is_last(at, user):
+            refuse(heir is None, self._stays_held(at))
+            refuse(heir == actor, Reason.OWN_ROLE)
+            self._makes_owners(actor, at)
+            self.roles[at][heir or ""] = role
+
+    def _put(self, actor: str | None, at: str, user: str, role: Role) -> None:
+        before = self.roles[at].get(user)
+        if Role.OWNER in (role, before):
+            self._makes_owners(actor, at)
+        if before not in (None, role):
+            self._creator_stays(actor, at, user)
+            refuse(self._is_last(at, user), self._stays_held(at))
+        self.roles[at][user] = role
+
+    # -- rights and guards --------------------------------------------------------------------------------
+
+    def _belongs(self, actor: str | None) -> None:
+        refuse(actor is not None and all(actor not in held for held in self.roles.values()), Reason.NOT_FOUND)
+
+    def _enter(self, actor: str | None) -> None:
+        self._belongs(actor)
+        refuse(self.suspended, Reason.TENANT_SUSPENDED)
+
+    def _may(
+        self,
+        actor: str | None,
+        place: str,
+        needed: int,
+        why_not: Reason = Reason.ROLE_MISSING,
+        *,
+        root_is_the_tenants: bool = False,
+    ) -> None:
+        self._enter(actor)
+        refuse(place not in self.places, Reason.NOT_FOUND)
+        if actor is None:
+            return
+        refuse(self.rank(actor, place) == 0, Reason.NOT_FOUND)
+        if root_is_the_tenants and place == self.root:
+            refuse(not self.is_admin(actor), Reason.ROLE_MISSING)
+        refuse(self.rank(actor, place) < needed, why_not)
+
+    def _may_change_tenant(self, actor: str | None) -> None:
+        self._enter(actor)
+        if actor is not None:
+            refuse(actor not in self.roles[self.id], Reason.NOT_FOUND)
+            refuse(not self.is_admin(actor), Reason.ROLE_MISSING)
+
+    def _may_set_roles(self, actor: str | None, object_: str) -> None:
+        if object_ == self.id:
+            self._may_change_tenant(actor)
+        else:
+            self._may(actor, object_, ADMINISTER, root_is_the_tenants=True)
+            self._in_use(object_)
+
+    def _may_remove(self, actor: str | None, object_: str, user: str) -> None:
+        """Leaving takes nothing but to see what one leaves."""
+        if actor != user:
+            self._may_set_roles(actor, object_)
+        elif object_ == self.id:
+            self._enter(actor)
+        else:
+            self._may(actor, object_, VIEW)
+            self._in_use(object_)
+
+    def _makes_owners(self, actor: str | None, object_: str) -> None:
+        if actor is not None and not self.is_admin(actor):
+            refuse(object_ in (self.id, self.root), Reason.ROLE_MISSING)
+            refuse(self.rank(actor, object_) < OWN, Reason.ONLY_OWNER_MAKES_OWNERS)
+
+    def _in_use(self, place: str) -> None:
+        refuse(self.places[place].archived_with is not None, Reason.WORKSPACE_ARCHIVED)
+
+    def _slug_is_free(self, parent: str, slug: str) -> None:
+        taken = any(place.parent == parent and place.slug == slug for place in self.places.values())
+        refuse(taken, Reason.SLUG_TAKEN)
+
+    def _creator_stays(self, actor: str | None, object_: str, user: str) -> None:
+        made_by = self.places[object_].creator if object_ in self.places else None
+        owns = self.roles[object_][user] is Role.OWNER
+        refuse(owns and user == made_by and actor not in (None, user), Reason.CREATOR_STAYS)
+
+    def _is_last(self, object_: str, user: str) -> bool:
+        """Whether the user alone holds the role that the object must not be without."""
+        guarded = Role.ADMIN if object_ == self.id else Role.OWNER
+        return [u for u, role in self.roles[object_].items() if role is guarded] == [user]
+
+    def _stays_held(self, object_: str) -> Reason:
+        return Reason.LAST_ADMIN if object_ == self.id else Reason.LAST_OWNER
+
+
+def encoded(id_: str) -> str:
+    """An id in SpiceDB's alphabet: every other byte of its UTF-8 as =XX."""
+    return "".join(c if c in PLAIN else "".join(f"={byte:02X}" for byte in c.encode()) for c in id_)

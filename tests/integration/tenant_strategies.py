@@ -1,0 +1,186 @@
+"""What the state machine draws: mostly what can succeed, and always some of what cannot.
+
+Hypothesis draws the first of several choices more often than the others, so what is to be usual comes first.  The
+strategies read the machine that runs: its `models`, one a tenant, and its `users`.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any, NamedTuple
+
+from hypothesis import strategies as st
+
+from pemba.model import TENANT_ROLES, WORKSPACE_ROLES, ObjectRef, Role, SubjectRef
+from pemba.service.role_change import RoleAssignment
+from tests.integration.tenant_model import TenantModel
+
+SLUGS = [f"place-{n}" for n in range(12)]
+
+
+class Spot(NamedTuple):
+    """Which tenant (its index), which object of it, and who acts: a user, or None for the system key itself."""
+
+    tenant: int
+    object: str
+    actor: str | None
+
+
+class Deed(NamedTuple):
+    """A call of a service: `change` is its method, `named` the ids that come after the tenant's."""
+
+    change: str
+    spot: Spot
+    named: tuple[str, ...]
+    given: dict[str, Any]
+
+
+machines = st.runner()
+users = machines.flatmap(lambda machine: st.sampled_from(machine.users))
+perhaps = st.none() | users
+rarely = st.integers(0, 9).map(lambda n: n == 9)
+
+
+def weighted(*choices: tuple[int, list]) -> st.SearchStrategy:
+    """One of those lists that are not empty, as often as its weight says; then one of its items."""
+    lists = [items for weight, items in choices if items for _ in range(weight)]
+    return st.sampled_from(lists).flatmap(st.sampled_from)
+
+
+@st.composite
+def spots(draw, *, archived: int = 1, suspended: int = 1, tenant: int = 0) -> Spot:
+    """A workspace; by these weights one that is archived, or a suspended tenant's, or the tenant itself."""
+    machine = draw(machines)
+    models = machine.models
+    active = [i for i, model in enumerate(models) if not model.suspended]
+    index = draw(weighted((19, active), (suspended, [i for i in range(len(models)) if i not in active])))
+    model = models[index]
+    in_use = [at for at, place in model.places.items() if not place.archived_with and at != model.root]
+    put_away = [at for at, place in model.places.items() if place.archived_with]
+    strangers = model.gone + [other.root for other in models if other is not model]
+    object_ = draw(
+        weighted((16, in_use), (2, [model.root]), (archived, put_away), (tenant, [model.id]), (1, strangers))
+    )
+    return Spot(index, object_, draw(weighted((5, insiders(model, object_)), (3, [None]), (1, machine.users))))
+
+
+def insiders(model: TenantModel, object_: str) -> list[str]:
+    """Who has a role on the tenant, on it, or on what it inherits from; of each the latest first."""
+    near = [model.id, *(model.line(object_) if object_ in model.places else ())]
+    return [user for at in near for user in reversed(model.roles[at])]
+
+
+# -- workspaces and tenants ------------------------------------------------------------------------------
+
+
+@st.composite
+def creations(draw) -> Deed:
+    """Mostly below the spot's workspace, sometimes below the deepest one."""
+    spot, slug = draw(spots()), draw(st.sampled_from(SLUGS))
+    model = draw(machines).models[spot.tenant]
+    spot = spot._replace(object=draw(weighted((3, [spot.object]), (1, [max(model.places, key=model.depth)]))))
+    owner = draw(perhaps) if spot.actor is None or draw(rarely) else None
+    return Deed("create_workspace", spot, (), {"parent_id": spot.object, "slug": slug, "name": slug, "owner": owner})
+
+
+@st.composite
+def moves(draw) -> Deed:
+    spot = draw(spots())
+    models = draw(machines).models
+    model = models[spot.tenant]
+    there = [at for at in model.places if at != spot.object]
+    deepest = max(model.places, key=model.depth)
+    parent = draw(weighted((7, there), (2, [deepest]), (1, [at for other in models for at in other.places])))
+    return Deed("move_workspace", spot, (spot.object,), {"new_parent_id": parent})
+
+
+def on_places(change: str, **weights: int) -> st.SearchStrategy[Deed]:
+    return spots(**weights).map(lambda spot: Deed(change, spot, (spot.object,), {}))
+
+
+@st.composite
+def names(draw) -> Deed:
+    """The one change of a record that no check can see."""
+    spot = draw(spots(tenant=4))
+    given = {"name": secrets.token_hex(4)}
+    if spot.object == draw(machines).models[spot.tenant].id:
+        return Deed("update_tenant", spot, (), given)
+    return Deed("update_workspace", spot, (spot.object,), given)
+
+
+@st.composite
+def statuses(draw) -> Deed:
+    """Activates a suspended tenant and suspends another; rarely the other way round, which changes nothing."""
+    spot = draw(spots(suspended=30))
+    activate = draw(machines).models[spot.tenant].suspended is not draw(rarely)
+    return Deed("activate_tenant" if activate else "suspend_tenant", spot, (), {})
+
+
+# -- memberships -----------------------------------------------------------------------------------------
+
+
+@st.composite
+def members(draw, *, role: Role | None = None, tenant: int = 0) -> tuple[Spot, dict[str, Any], str]:
+    """A spot, its object, and a user: mostly one who has a role on it (this one, where it is given), or made it."""
+    machine = draw(machines)
+    spot = draw(spots(tenant=tenant))
+    model = machine.models[spot.tenant]
+    held = model.roles.get(spot.object, {})
+    holders = [user for user in held if role in (None, held[user])]
+    creator = [model.places[spot.object].creator] if spot.object in model.places else []
+    user = draw(weighted((3, holders), (2, list(filter(None, creator))), (2, machine.users)))
+    return spot, {"object": reference(model, spot.object)}, user
+
+
+def reference(model: TenantModel, object_: str) -> ObjectRef:
+    return ObjectRef("tenant" if object_ == model.id else "workspace", object_)
+
+
+@st.composite
+def assignments(draw, change: str, *, most: int) -> Deed:
+    """Roles to give: the first on the spot's object, up to `most` in all."""
+    spot, _, user = draw(members(tenant=4))
+    model = draw(machines).models[spot.tenant]
+    others = draw(st.lists(st.tuples(st.sampled_from([*model.places, model.id]), users), max_size=most - 1))
+    given = []
+    for object_, subject in [(spot.object, user), *others]:
+        role = draw(st.sampled_from(TENANT_ROLES if object_ == model.id else WORKSPACE_ROLES))
+        given.append(RoleAssignment(reference(model, object_), SubjectRef("user", subject), role))
+    [one, *_] = given
+    single = {"object": one.object, "subject": one.subject, "role": one.role}
+    return Deed(change, spot, (), single if most == 1 else {"assignments": given})
+
+
+@st.composite
+def transfers(draw) -> Deed:
+    spot, object_, user = draw(members(role=Role.OWNER))
+    return Deed("transfer_ownership", spot, (), {**object_, "from_user": user, "to_user": draw(users)})
+
+
+@st.composite
+def removals(draw) -> Deed:
+    """Of others, and sometimes of oneself."""
+    spot, object_, user = draw(members(tenant=6))
+    if draw(rarely) or draw(rarely):
+        spot = spot._replace(actor=user)
+    given = {"subject": SubjectRef("user", user), "allow_missing": draw(rarely), "transfer_to": draw(perhaps)}
+    return Deed("remove_member", spot, (), object_ | given)
+
+
+deeds = st.one_of(
+    creations(),
+    creations(),
+    moves(),
+    moves(),
+    on_places("archive_workspace"),
+    on_places("unarchive_workspace", archived=60),
+    on_places("delete_workspace", archived=6),
+    names(),
+    statuses(),
+    assignments("set_role", most=1),
+    assignments("set_role", most=1),
+    assignments("set_roles", most=4),
+    transfers(),
+    removals(),
+    removals(),
+)

@@ -1,0 +1,211 @@
+"""Random mutations of a few tenants, by a system key and on behalf of users, against a plain model of each."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import itertools
+import secrets
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import hypothesis
+import pytest
+from hypothesis import HealthCheck, Phase
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from pemba.authorizer import Authorizer
+from pemba.errors import PembaError, Reason
+from pemba.model import MAX_USER_ID_BYTES, WORKSPACE_ROLES, Caller, ObjectRef, Role, SubjectRef
+from pemba.relay.relay import Relay, RelayOptions
+from pemba.service.mutation import MutationOptions
+from pemba.spicedb.client import SpiceDB
+from tests.integration.conftest import SYSTEM
+from tests.integration.tenant_agreement import World, require_agreement
+from tests.integration.tenant_model import Refused, TenantModel
+from tests.integration.tenant_strategies import SLUGS, Deed, Spot, deeds, rarely, users
+
+MAX_TENANTS = 3
+COMPARE_EVERY = 8
+LONG = "g"
+USERS = ["alice", "bob@acme.test", "carol#admin", "dave/ops|x", "érin ürsula", "用户", "*:=2A", LONG]
+SETTINGS = hypothesis.settings(
+    deadline=None,
+    database=None,  # the test's database of PostgreSQL is new each time: the seed repeats a run
+    print_blob=True,
+    derandomize=False,
+    phases=[Phase.generate],
+    # Steps wait for servers, and what can be drawn grows with what was made.
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
+)
+REASONS = {
+    Reason.NOT_FOUND, Reason.ROLE_MISSING, Reason.INVALID_FIELD, Reason.OWN_ROLE, Reason.ONLY_OWNER_MAKES_OWNERS,
+    Reason.CREATOR_STAYS, Reason.LAST_OWNER, Reason.LAST_ADMIN, Reason.WORKSPACE_ARCHIVED, Reason.ROOT_WORKSPACE,
+    Reason.HAS_CHILDREN, Reason.CYCLE, Reason.TOO_DEEP, Reason.SLUG_TAKEN, Reason.TENANT_SUSPENDED,
+}  # fmt: skip
+
+
+@pytest.fixture
+async def world(parts, database_url: str, spicedb) -> AsyncIterator[World]:
+    """The services, with a relay that delivers."""
+    client = SpiceDB.connect(spicedb.endpoint, spicedb.key)
+    relay = Relay(database_url, parts.database, client, RelayOptions())
+    delivering = asyncio.create_task(relay.run())
+    yield World(asyncio.get_running_loop(), parts, client, Authorizer(parts.database, client, parts.signer, 10))
+    relay.stop()
+    await delivering
+    await client.close()
+
+
+class Tenants(RuleBasedStateMachine):
+    """Carries out each mutation on both sides: they must agree whether it is refused, and why."""
+
+    examples = itertools.count(1)
+
+    def __init__(self, world: World, outcomes: Counter[tuple[str, str]]) -> None:
+        super().__init__()
+        self.world, self.parts, self.outcomes = world, world.parts, outcomes
+        example = next(Tenants.examples)  # nobody holds anything from an earlier example
+        self.users = [f"{name}~{example}" for name in USERS]
+        self.users[-1] = self.users[-1].rjust(MAX_USER_ID_BYTES, LONG)
+        self.models: list[TenantModel] = []
+        self.tokens: dict[str, str] = {}
+        self.changed: set[str] = set()
+        self.mutations = 0  # since the last comparison
+
+    @initialize(
+        cast=st.lists(st.tuples(users, st.sampled_from(WORKSPACE_ROLES)), min_size=8, max_size=8),
+        levels=st.sampled_from([2, 17]),
+    )
+    def begin(self, cast: list[tuple[str, Role]], levels: int) -> None:
+        """Two tenants with four workspaces and roles each; the first has a second admin and a chain of workspaces."""
+        for tenant, first_admin in enumerate(self.users[:2]):
+            self.create_tenant(first_admin)
+            for n, actor in enumerate([None, first_admin, None, first_admin]):
+                self.create_workspace(Spot(tenant, list(self.models[tenant].places)[n // 2], actor), SLUGS[n])
+            for place, (user, role) in zip(list(self.models[tenant].places)[1:], cast[4 * tenant :], strict=False):
+                self.set_role(tenant, ObjectRef("workspace", place), user, role)
+        self.set_role(0, ObjectRef("tenant", self.models[0].id), self.users[2], Role.ADMIN)
+        for _ in range(levels):
+            self.create_workspace(Spot(0, list(self.models[0].places)[-1], None), SLUGS[0])
+
+    @rule(deed=deeds, dry=rarely)
+    def mutation(self, deed: Deed, dry: bool) -> None:
+        self.mutate(deed, dry=dry)
+
+    @precondition(lambda self: len(self.models) < MAX_TENANTS)
+    @rule(first_admin=users)
+    def create_tenant(self, first_admin: str) -> None:
+        slug = f"acme-{secrets.token_hex(6)}"
+        given = {"slug": slug, "name": "Acme", "first_admin": first_admin}
+        create = partial(self.parts.tenants.create_tenant, **given, options=MutationOptions(method="CreateTenant"))
+        assert self.outcome(create(caller(first_admin))) == (None, Reason.ROLE_MISSING)
+        made, refused = self.outcome(create(caller(None)))
+        assert refused is None
+        self.models.append(TenantModel.created(made.tenant.id, made.root_workspace.id, first_admin))
+        self.tokens[made.tenant.id] = made.token
+
+    def create_workspace(self, spot: Spot, slug: str) -> None:
+        given = {"parent_id": spot.object, "slug": slug, "name": slug, "owner": None}
+        self.mutate(Deed("create_workspace", spot, (), given))
+
+    def set_role(self, tenant: int, object_: ObjectRef, user: str, role: Role) -> None:
+        given = {"object": object_, "subject": SubjectRef("user", user), "role": role}
+        self.mutate(Deed("set_role", Spot(tenant, object_.id, None), (), given))
+
+    # -- both sides ---------------------------------------------------------------------------------------
+
+    def mutate(self, deed: Deed, *, dry: bool = False) -> None:
+        """Carry it out, and on a copy of the model; `dry` validates only."""
+        change, (index, _, actor), named, given = deed
+        before = self.models[index]
+        options = MutationOptions(method=change, request_id=secrets.token_hex(8), validate_only=dry)
+        call = partial(self.service(change), caller(actor), before.id, *named, **given, options=options)
+        changed, refused = self.outcome(call())
+        after = copy.deepcopy(before)
+        after.next_id = getattr(changed.record, "id", "") if changed else ""
+        expected = expected_refusal(getattr(after, change), actor, *named, **given)
+        self.outcomes[change, refused or "done"] += 1
+        assert refused == expected, f"{change} gives {refused}, the model {expected}"
+        if changed is None:
+            return
+        seen = after.tuples() != before.tuples() or after.suspended != before.suspended
+        assert bool(changed.token) == (seen and not dry), "a token where a check could see a change, and only there"
+        if not dry:
+            again = self.outcome(call())
+            assert again == (replace(changed, replayed=True), None), "the same request_id, the same answer"
+            self.adopt(index, after, changed.token)
+
+    def service(self, change: str) -> Callable[..., Awaitable[Any]]:
+        services = (self.parts.tenants, self.parts.workspaces, self.parts.memberships)
+        return next(getattr(service, change) for service in services if hasattr(service, change))
+
+    def adopt(self, index: int, after: TenantModel, token: str) -> None:
+        before, self.models[index] = self.models[index], after
+        after.head += 1
+        self.mutations += 1
+        self.tokens[after.id] = token or self.tokens[after.id]
+        self.changed |= {at for at in {*before.roles, *after.roles} if before.about(at) != after.about(at)}
+
+    @invariant()
+    def agreement(self) -> None:
+        if self.mutations >= COMPARE_EVERY:
+            self.compare()
+
+    def compare(self) -> None:
+        self.world.run(require_agreement(self.world, self.models, self.users, self.tokens, self.changed))
+        self.changed.clear()
+        self.mutations = 0
+
+    def teardown(self) -> None:
+        if self.models:
+            self.compare()
+
+    def outcome(self, doing: Awaitable[Any]) -> tuple[Any, Reason | None]:
+        try:
+            return self.world.run(doing), None
+        except PembaError as error:
+            return None, error.reason
+
+
+def caller(actor: str | None) -> Caller:
+    return replace(SYSTEM, acting_user=actor)
+
+
+def expected_refusal(predict: Callable[..., None], *arguments: Any, **given: Any) -> Reason | None:
+    try:
+        predict(*arguments, **given)
+    except Refused as refusal:
+        return refusal.reason
+    return None
+
+
+@pytest.mark.timeout(1800)  # shrinking a failure takes its time
+@pytest.mark.parametrize(
+    ("examples", "steps"), [pytest.param(10, 30, id="short"), pytest.param(100, 40, id="long", marks=pytest.mark.long)]
+)
+def test_random_mutations_leave_records_stream_spicedb_and_authority_equal_to_a_plain_model(
+    world: World, pytestconfig: pytest.Config, capsys: pytest.CaptureFixture[str], examples: int, steps: int
+) -> None:
+    seed = int(pytestconfig.getoption("--hypothesis-seed") or secrets.randbits(32))
+    with capsys.disabled():
+        sys.stdout.write(f"\n{examples} x {steps} steps, --hypothesis-seed={seed}\n")
+    outcomes: Counter[tuple[str, str]] = Counter()
+    machine = hypothesis.seed(seed)(lambda: Tenants(world, outcomes))
+    settings = hypothesis.settings(SETTINGS, max_examples=examples, stateful_step_count=steps)
+    run_state_machine_as_test(machine, settings=settings)
+    sys.stdout.write(f"{sum(outcomes.values())} mutations: {sorted(outcomes.items())}\n")
+    if examples > 50:
+        assert {reason for _, reason in outcomes} >= REASONS
