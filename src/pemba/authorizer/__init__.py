@@ -10,7 +10,7 @@ denied from the records, at once, whatever SpiceDB still holds.  Every failure r
 """
 
 from pemba.authorizer.authorizer import Authorizer
-from pemba.authorizer.questions import Answer, BatchAnswer, Consistency, Question
+from pemba.authorizer.questions import AllAnswer, Answer, BatchAnswer, Consistency, Question
 from pemba.spicedb.client import Decision
 
-__all__ = ["Answer", "Authorizer", "BatchAnswer", "Consistency", "Decision", "Question"]
+__all__ = ["AllAnswer", "Answer", "Authorizer", "BatchAnswer", "Consistency", "Decision", "Question"]

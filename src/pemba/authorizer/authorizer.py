@@ -6,22 +6,14 @@ import asyncio
 from collections.abc import Sequence
 
 from pemba.authorizer.access import require_may_ask
-from pemba.authorizer.questions import Answer, BatchAnswer, Consistency, Question
+from pemba.authorizer.ground import denied_at_once, freshness_of, seconds_left, token_of_answer, unknown, users_of
+from pemba.authorizer.questions import AllAnswer, Answer, BatchAnswer, Consistency, Question
 from pemba.authorizer.waiting import Positions, Wanted
-from pemba.errors import NotFound, PembaError, Reason
-from pemba.model import Caller, ObjectRef, SubjectRef, TenantId, TenantStatus, UserId, spicedb_id
-from pemba.spicedb.client import (
-    AtLeast,
-    CheckQuestion,
-    CheckResult,
-    Decision,
-    Freshness,
-    FullyConsistent,
-    MinimizeLatency,
-    SpiceDB,
-)
+from pemba.errors import PembaError
+from pemba.model import Caller, ObjectRef, SubjectRef, TenantId, spicedb_id
+from pemba.spicedb.client import CheckQuestion, CheckResult, Decision, SpiceDB
 from pemba.storage.database import Database
-from pemba.storage.positions import Position, Snapshot
+from pemba.storage.positions import Snapshot
 from pemba.tokens import MAX_POSITIONS, ConsistencyToken, Signer
 
 MAX_BATCH = 1000
@@ -46,18 +38,20 @@ class Authorizer:
         """
         token = self._token(consistency)
         await require_may_ask(self._database, caller, tenant_id, question)
-        snapshot = await self._snapshot(
-            Wanted(frozenset({tenant_id}), _users([question]), deadline), consistency, token
+        snapshot = await self._positions.meeting(
+            Wanted(frozenset({tenant_id}), users_of([question]), deadline), consistency, token
         )
-        if (unknown := _unknown(caller, snapshot, tenant_id)) is not None:
-            raise unknown
+        if (missing := unknown(caller, snapshot, tenant_id)) is not None:
+            raise missing
         position = snapshot.positions[tenant_id]
-        answer_token = self._token_of_answer(tenant_id, position, consistency)
-        denied = _denied_at_once(snapshot, position, question)
+        answer_token = token_of_answer(self._signer, tenant_id, position.delivered_seq, consistency)
+        denied = denied_at_once(snapshot, position, question.subject)
         if denied is not None:
             return Answer(Decision.DENIED, denied, (), answer_token)
         result = await self._spicedb.check(
-            _in_spicedb(tenant_id, question), _freshness(tenant_id, position, consistency, token), _left(deadline)
+            _in_spicedb(tenant_id, question),
+            freshness_of(tenant_id, position, consistency, token),
+            seconds_left(deadline),
         )
         return _answer(result, answer_token)
 
@@ -69,9 +63,11 @@ class Authorizer:
         tenants = frozenset(tenant_id for tenant_id, _ in items)
         results: list[Answer | PembaError | None] = [None] * len(items)
         await self._refuse(caller, items, results)
-        snapshot = await self._snapshot(Wanted(tenants, _users([q for _, q in items]), deadline), consistency, token)
+        snapshot = await self._positions.meeting(
+            Wanted(tenants, users_of([q for _, q in items]), deadline), consistency, token
+        )
         for i, (tenant_id, _) in enumerate(items):
-            results[i] = results[i] or _unknown(caller, snapshot, tenant_id)
+            results[i] = results[i] or unknown(caller, snapshot, tenant_id)
         limit = asyncio.Semaphore(_CONCURRENT_TENANTS)
 
         async def ask(tenant_id: TenantId) -> None:
@@ -86,6 +82,35 @@ class Authorizer:
         await asyncio.gather(*(ask(tenant_id) for tenant_id in sorted(tenants)))
         token_of_all = "" if consistency.minimize_latency else self._token_of(snapshot, tenants)
         return BatchAnswer(tuple(r for r in results if r is not None), token_of_all)
+
+    async def check_all(
+        self,
+        caller: Caller,
+        tenant_id: TenantId,
+        questions: Sequence[Question],
+        consistency: Consistency,
+        deadline: float,
+    ) -> AllAnswer:
+        """Questions that differ in their permission alone, in one bulk call at one revision.
+
+        Raises as `check`, also where only one of them has an error: half an answer would read as denials.
+        """
+        token = self._token(consistency)
+        await require_may_ask(self._database, caller, tenant_id, questions[0])
+        wanted = Wanted(frozenset({tenant_id}), users_of(questions), deadline)
+        snapshot = await self._positions.meeting(wanted, consistency, token)
+        if (missing := unknown(caller, snapshot, tenant_id)) is not None:
+            raise missing
+        position = snapshot.positions[tenant_id]
+        results = await self._ask_tenant(tenant_id, questions, snapshot, consistency, token, deadline)
+        answers: dict[str, Answer] = {}
+        for question, result in zip(questions, results, strict=True):
+            if isinstance(result, PembaError):
+                raise result
+            answers[question.permission] = result
+        reason = denied_at_once(snapshot, position, questions[0].subject)
+        answer_token = token_of_answer(self._signer, tenant_id, position.delivered_seq, consistency)
+        return AllAnswer(answers, reason, answer_token)
 
     async def _refuse(
         self, caller: Caller, items: Sequence[tuple[TenantId, Question]], results: list[Answer | PembaError | None]
@@ -110,13 +135,13 @@ class Authorizer:
     ) -> list[Answer | PembaError]:
         """One bulk call, at this tenant's own revision: those of different streams are not ordered."""
         position = snapshot.positions[tenant_id]
-        answer_token = self._token_of_answer(tenant_id, position, consistency)
-        reasons = [_denied_at_once(snapshot, position, question) for question in questions]
+        answer_token = token_of_answer(self._signer, tenant_id, position.delivered_seq, consistency)
+        reasons = [denied_at_once(snapshot, position, question.subject) for question in questions]
         asked = [_in_spicedb(tenant_id, q) for q, reason in zip(questions, reasons, strict=True) if reason is None]
         results: Sequence[CheckResult | PembaError] = ()
         if asked:
-            freshness = _freshness(tenant_id, position, consistency, token)
-            results = (await self._spicedb.check_bulk(asked, freshness, _left(deadline))).results
+            freshness = freshness_of(tenant_id, position, consistency, token)
+            results = (await self._spicedb.check_bulk(asked, freshness, seconds_left(deadline))).results
         remaining = iter(results)
         return [
             Answer(Decision.DENIED, reason, (), answer_token)
@@ -125,59 +150,13 @@ class Authorizer:
             for reason in reasons
         ]
 
-    def _token_of_answer(self, tenant_id: TenantId, position: Position, consistency: Consistency) -> str:
-        """Empty for `minimize_latency`: the revision that SpiceDB took may be older than what is delivered."""
-        return "" if consistency.minimize_latency else self._signer.token({tenant_id: position.delivered_seq})
-
     def _token(self, consistency: Consistency) -> ConsistencyToken | None:
         return self._signer.positions(consistency.at_least_as_fresh) if consistency.at_least_as_fresh else None
-
-    async def _snapshot(self, wanted: Wanted, consistency: Consistency, token: ConsistencyToken | None) -> Snapshot:
-        if token is not None:
-            return await self._positions.at_token(wanted, token)
-        if consistency.fully_consistent:
-            return await self._positions.at_head(wanted)
-        return await self._positions.now(wanted)
 
     def _token_of(self, snapshot: Snapshot, tenants: frozenset[TenantId]) -> str:
         found = {tenant: snapshot.positions[tenant] for tenant in tenants}
         known = {tenant: position.delivered_seq for tenant, position in found.items() if position.status is not None}
         return self._signer.token(known) if 0 < len(known) <= MAX_POSITIONS else ""
-
-
-def _users(questions: Sequence[Question]) -> frozenset[UserId]:
-    return frozenset(UserId(q.subject.id) for q in questions if q.subject.type == "user")
-
-
-def _unknown(caller: Caller, snapshot: Snapshot, tenant_id: TenantId) -> NotFound | None:
-    """For a caller in its own name.  A user learns no more of an unknown tenant than of another's: DENIED."""
-    if caller.acting_user is None and snapshot.positions[tenant_id].status is None:
-        return NotFound(f"tenant {tenant_id}")
-    return None
-
-
-def _denied_at_once(snapshot: Snapshot, position: Position, question: Question) -> Reason | None:
-    """Suspensions deny from the records; their tuples may follow later, or stay."""
-    if position.status is TenantStatus.SUSPENDED:
-        return Reason.TENANT_SUSPENDED
-    if question.subject.type == "user" and question.subject.id in snapshot.inactive_users:
-        return Reason.USER_SUSPENDED
-    return None
-
-
-def _freshness(
-    tenant_id: TenantId, position: Position, consistency: Consistency, token: ConsistencyToken | None
-) -> Freshness:
-    """Fresh enough for every stream that the token names: revisions of different streams are not ordered, so one
-    that names another tenant is asked fully consistent.  So is a tenant whose revision is not known, or older than
-    the schema in force.
-    """
-    if consistency.minimize_latency:
-        return MinimizeLatency()
-    names_others = token is not None and token.positions.keys() != {tenant_id}
-    if consistency.fully_consistent or names_others or position.zedtoken is None:
-        return FullyConsistent()
-    return AtLeast(position.zedtoken)
 
 
 def _in_spicedb(tenant_id: TenantId, question: Question) -> CheckQuestion:
@@ -189,10 +168,6 @@ def _in_spicedb(tenant_id: TenantId, question: Question) -> CheckQuestion:
         SubjectRef(subject.type, spicedb_id(tenant_id, subject.type, subject.id), relation),
         question.context,
     )
-
-
-def _left(deadline: float) -> float:
-    return max(deadline - asyncio.get_running_loop().time(), 0.001)
 
 
 def _answer(result: CheckResult, token: str) -> Answer:

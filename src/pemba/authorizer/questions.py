@@ -45,3 +45,12 @@ class BatchAnswer:
 
     results: tuple[Answer | PembaError, ...]
     token: str
+
+
+@dataclass(frozen=True, slots=True)
+class AllAnswer:
+    """The decision on every permission asked about, in order; `reason` and `token` as in Answer."""
+
+    answers: Mapping[str, Answer]
+    reason: Reason | None
+    token: str

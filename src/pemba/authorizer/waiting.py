@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from pemba.authorizer.questions import Consistency
 from pemba.errors import PembaError, PreconditionFailed, Reason, Unavailable
 from pemba.model import Seq, SystemScope, TenantId, UserId
 from pemba.storage import positions
@@ -38,6 +39,12 @@ class Positions:
         self._max_waiters = max_waiters
         self._waiting: set[_Waiter] = set()
         self._polling: asyncio.Task[None] | None = None
+
+    async def meeting(self, wanted: Wanted, consistency: Consistency, token: ConsistencyToken | None) -> Snapshot:
+        """The positions once they are what `consistency` (of which `token` is a part) asks for."""
+        if token is not None:
+            return await self.at_token(wanted, token)
+        return await (self.at_head(wanted) if consistency.fully_consistent else self.now(wanted))
 
     async def now(self, wanted: Wanted) -> Snapshot:
         """The positions at this moment."""

@@ -10,7 +10,7 @@ from google.protobuf.struct_pb2 import Struct
 
 from pemba.authorizer import Answer, Authorizer, Consistency, Decision, Question
 from pemba.errors import InvalidRequest, PembaError, Reason, invalid_field
-from pemba.model import TenantId
+from pemba.model import PERMISSIONS, TenantId
 from pemba.rpc.context import TENANT, Call
 from pemba.rpc.errors import to_status
 from pemba.rpc.validation import Fields
@@ -24,8 +24,11 @@ from pemba.v1.permissions_pb2 import (
     BatchCheckRequest,
     BatchCheckResponse,
     BatchCheckResult,
+    CheckAllRequest,
+    CheckAllResponse,
     CheckRequest,
     CheckResponse,
+    PermissionDecision,
 )
 
 MAX_ITEMS = 1000
@@ -77,6 +80,19 @@ class Permissions:
             results=[_result(result, call.caller.request_id, with_token=not token) for result in results], token=token
         )
 
+    async def check_all(self, request: CheckAllRequest, call: Call) -> CheckAllResponse:
+        with Fields() as fields:
+            tenant_id = fields.tenant_id("tenant_id", request.tenant_id)
+            resource = fields.object("resource", request.resource)
+            subject = fields.subject("subject", request.subject)
+            context = _context(fields, request.context) if request.HasField("context") else _NO_CONTEXT
+        questions = [Question(resource, permission, subject, context) for permission in PERMISSIONS[resource.type]]
+        answer = await self._authorizer.check_all(
+            call.caller, tenant_id, questions, _consistency(request.consistency), call.deadline
+        )
+        permissions = [_decided(permission, decided) for permission, decided in answer.answers.items()]
+        return CheckAllResponse(permissions=permissions, reason=_REASONS[answer.reason], token=answer.token)
+
 
 def _read(item: CheckRequest | BatchCheckItem, tenant_id: str) -> tuple[TenantId, Question]:
     with Fields() as fields:
@@ -110,6 +126,12 @@ def _context(fields: Fields, context: Struct) -> dict[str, Any]:
 
 def _consistency(message: types_pb2.Consistency) -> Consistency:
     return Consistency(message.at_least_as_fresh, message.fully_consistent, message.minimize_latency)
+
+
+def _decided(permission: str, answer: Answer) -> PermissionDecision:
+    return PermissionDecision(
+        permission=permission, decision=_DECISIONS[answer.decision], missing_context=answer.missing_context
+    )
 
 
 def _result(result: Answer | PembaError, request_id: str, *, with_token: bool) -> BatchCheckResult:

@@ -286,3 +286,113 @@ class BatchCheckResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___BatchCheckResponse: _TypeAlias = BatchCheckResponse  # noqa: Y015
+
+@_typing.final
+class CheckAllRequest(_message.Message):
+    """What may a subject do on one object?"""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    RESOURCE_FIELD_NUMBER: _builtins.int
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_FIELD_NUMBER: _builtins.int
+    CONTEXT_FIELD_NUMBER: _builtins.int
+    tenant_id: _builtins.str
+    """The tenant whose object is asked about."""
+    @_builtins.property
+    def resource(self) -> _types_pb2.ObjectRef:
+        """The object."""
+
+    @_builtins.property
+    def subject(self) -> _types_pb2.SubjectRef:
+        """Who would do it."""
+
+    @_builtins.property
+    def consistency(self) -> _types_pb2.Consistency:
+        """How fresh the answer must be."""
+
+    @_builtins.property
+    def context(self) -> _struct_pb2.Struct:
+        """Values for the conditions of caveats, at most 4,096 bytes."""
+
+    def __init__(
+        self,
+        *,
+        tenant_id: _builtins.str = ...,
+        resource: _types_pb2.ObjectRef | None = ...,
+        subject: _types_pb2.SubjectRef | None = ...,
+        consistency: _types_pb2.Consistency | None = ...,
+        context: _struct_pb2.Struct | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["consistency", b"consistency", "context", b"context", "resource", b"resource", "subject", b"subject"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consistency", b"consistency", "context", b"context", "resource", b"resource", "subject", b"subject", "tenant_id", b"tenant_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckAllRequest: _TypeAlias = CheckAllRequest  # noqa: Y015
+
+@_typing.final
+class PermissionDecision(_message.Message):
+    """One permission, decided."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PERMISSION_FIELD_NUMBER: _builtins.int
+    DECISION_FIELD_NUMBER: _builtins.int
+    MISSING_CONTEXT_FIELD_NUMBER: _builtins.int
+    permission: _builtins.str
+    """The permission, as the schema names it."""
+    decision: Global___Decision.ValueType
+    """The decision."""
+    @_builtins.property
+    def missing_context(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """As in CheckResponse."""
+
+    def __init__(
+        self,
+        *,
+        permission: _builtins.str = ...,
+        decision: Global___Decision.ValueType = ...,
+        missing_context: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "missing_context", b"missing_context", "permission", b"permission"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PermissionDecision: _TypeAlias = PermissionDecision  # noqa: Y015
+
+@_typing.final
+class CheckAllResponse(_message.Message):
+    """All or nothing: where one permission could not be decided, the call fails."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PERMISSIONS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
+    reason: _errors_pb2.ErrorReason.ValueType
+    """Why the graph was not asked: TENANT_SUSPENDED, USER_SUSPENDED; else unspecified."""
+    token: _builtins.str
+    """The position that every decision is at least as fresh as."""
+    @_builtins.property
+    def permissions(self) -> _containers.RepeatedCompositeFieldContainer[Global___PermissionDecision]:
+        """One for each permission that objects of the type have, the strongest first."""
+
+    def __init__(
+        self,
+        *,
+        permissions: _abc.Iterable[Global___PermissionDecision] | None = ...,
+        reason: _errors_pb2.ErrorReason.ValueType = ...,
+        token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["permissions", b"permissions", "reason", b"reason", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckAllResponse: _TypeAlias = CheckAllResponse  # noqa: Y015

@@ -45,6 +45,11 @@ class PermissionServiceStub:
                 request_serializer=pemba_dot_v1_dot_permissions__pb2.BatchCheckRequest.SerializeToString,
                 response_deserializer=pemba_dot_v1_dot_permissions__pb2.BatchCheckResponse.FromString,
                 _registered_method=True)
+        self.CheckAll = channel.unary_unary(
+                '/pemba.v1.PermissionService/CheckAll',
+                request_serializer=pemba_dot_v1_dot_permissions__pb2.CheckAllRequest.SerializeToString,
+                response_deserializer=pemba_dot_v1_dot_permissions__pb2.CheckAllResponse.FromString,
+                _registered_method=True)
 
 
 class PermissionServiceServicer:
@@ -66,6 +71,13 @@ class PermissionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CheckAll(self, request, context):
+        """Every permission of one object, each with its decision, all at one position.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PermissionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -78,6 +90,11 @@ def add_PermissionServiceServicer_to_server(servicer, server):
                     servicer.BatchCheck,
                     request_deserializer=pemba_dot_v1_dot_permissions__pb2.BatchCheckRequest.FromString,
                     response_serializer=pemba_dot_v1_dot_permissions__pb2.BatchCheckResponse.SerializeToString,
+            ),
+            'CheckAll': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckAll,
+                    request_deserializer=pemba_dot_v1_dot_permissions__pb2.CheckAllRequest.FromString,
+                    response_serializer=pemba_dot_v1_dot_permissions__pb2.CheckAllResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -135,6 +152,33 @@ class PermissionService:
             '/pemba.v1.PermissionService/BatchCheck',
             pemba_dot_v1_dot_permissions__pb2.BatchCheckRequest.SerializeToString,
             pemba_dot_v1_dot_permissions__pb2.BatchCheckResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckAll(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pemba.v1.PermissionService/CheckAll',
+            pemba_dot_v1_dot_permissions__pb2.CheckAllRequest.SerializeToString,
+            pemba_dot_v1_dot_permissions__pb2.CheckAllResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -39,6 +39,8 @@ class PermissionServiceStub:
     """
     BatchCheck: _grpc.UnaryUnaryMultiCallable[_permissions_pb2.BatchCheckRequest, _permissions_pb2.BatchCheckResponse]
     """Up to 1,000 questions at one consistency: one result an item, in order."""
+    CheckAll: _grpc.UnaryUnaryMultiCallable[_permissions_pb2.CheckAllRequest, _permissions_pb2.CheckAllResponse]
+    """Every permission of one object, each with its decision, all at one position."""
 
 @_typing.type_check_only
 class PermissionServiceAsyncStub(PermissionServiceStub):
@@ -51,6 +53,8 @@ class PermissionServiceAsyncStub(PermissionServiceStub):
     """
     BatchCheck: _aio.UnaryUnaryMultiCallable[_permissions_pb2.BatchCheckRequest, _permissions_pb2.BatchCheckResponse]  # type: ignore[assignment]
     """Up to 1,000 questions at one consistency: one result an item, in order."""
+    CheckAll: _aio.UnaryUnaryMultiCallable[_permissions_pb2.CheckAllRequest, _permissions_pb2.CheckAllResponse]  # type: ignore[assignment]
+    """Every permission of one object, each with its decision, all at one position."""
 
 class PermissionServiceServicer(metaclass=_abc_1.ABCMeta):
     """Answers "may this subject do this on that object?".  Takes the scope `check`."""
@@ -72,5 +76,13 @@ class PermissionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_permissions_pb2.BatchCheckResponse, _abc.Awaitable[_permissions_pb2.BatchCheckResponse]]:
         """Up to 1,000 questions at one consistency: one result an item, in order."""
+
+    @_abc_1.abstractmethod
+    def CheckAll(
+        self,
+        request: _permissions_pb2.CheckAllRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_permissions_pb2.CheckAllResponse, _abc.Awaitable[_permissions_pb2.CheckAllResponse]]:
+        """Every permission of one object, each with its decision, all at one position."""
 
 def add_PermissionServiceServicer_to_server(servicer: PermissionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -279,3 +279,27 @@ def test_a_missing_tenant_is_a_usage_error(pemba, api):
     assert done.code == 2
     assert "--tenant" in done.err
     assert "PEMBA_TENANT" in done.err
+
+
+def test_a_check_of_every_permission_is_a_table_and_says_whether_one_is_allowed(pemba, api):
+    decision = permissions_pb2.PermissionDecision
+    answer = permissions_pb2.CheckAllResponse(
+        permissions=[
+            decision(permission="own", decision=permissions_pb2.DECISION_DENIED),
+            decision(permission="view", decision=permissions_pb2.DECISION_ALLOWED),
+        ]
+    )
+    api.answer("CheckAll", answer, permissions_pb2.CheckAllResponse(permissions=answer.permissions[:1]))
+    done = pemba("check", "user:bob", f"workspace:{ENG_ID}", "--all", "-t", TENANT_ID)
+    assert (done.code, done.out.split()) == (0, ["PERMISSION", "DECISION", "own", "DENIED", "view", "ALLOWED"])
+    assert pemba("check", "user:bob", f"workspace:{ENG_ID}", "--all", "-t", TENANT_ID).code == 1
+    resource = types_pb2.ObjectRef(type="workspace", id=ENG_ID)
+    assert api.requests[0][1] == permissions_pb2.CheckAllRequest(tenant_id=TENANT_ID, resource=resource, subject=BOB)
+
+
+@pytest.mark.parametrize("arguments", [("user:bob", "view"), ("user:bob", "view", f"workspace:{ENG_ID}", "--all")])
+def test_a_check_with_too_few_or_too_many_arguments_names_what_is_wrong(pemba, api, arguments):
+    done = pemba("check", *arguments, "-t", TENANT_ID)
+    assert done.code == 2
+    assert "RESOURCE" in done.err
+    assert not api.requests

@@ -13,7 +13,7 @@ import pytest
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, PreconditionFailure, RetryInfo
 from grpc_status import rpc_status
 
-from pemba.authorizer import Answer, BatchAnswer, Decision
+from pemba.authorizer import AllAnswer, Answer, BatchAnswer, Decision
 from pemba.model import (
     Membership,
     Role,
@@ -169,7 +169,13 @@ def _fakes() -> tuple[FakeService, FakeService, FakeService, FakeService]:
     members = Changed((MEMBERSHIP,), "t2")
     tenant = Changed(TENANT, "t2")
     return (
-        FakeService({"check": ALLOWED, "batch_check": BatchAnswer((ALLOWED,), "t1")}),
+        FakeService(
+            {
+                "check": ALLOWED,
+                "batch_check": BatchAnswer((ALLOWED,), "t1"),
+                "check_all": AllAnswer({"view": ALLOWED}, None, "t1"),
+            }
+        ),
         FakeService(
             {
                 "create_tenant": TenantCreated(TENANT, WORKSPACE, "t1"),

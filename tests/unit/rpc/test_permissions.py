@@ -3,11 +3,11 @@
 import grpc
 import pytest
 
-from pemba.authorizer import Answer, BatchAnswer, Consistency, Decision, Question
+from pemba.authorizer import AllAnswer, Answer, BatchAnswer, Consistency, Decision, Question
 from pemba.errors import NotFound, Reason
 from pemba.model import ObjectRef as ModelObject
 from pemba.model import SubjectRef as ModelSubject
-from pemba.v1.errors_pb2 import ERROR_REASON_TENANT_SUSPENDED, ERROR_REASON_UNSPECIFIED
+from pemba.v1.errors_pb2 import ERROR_REASON_TENANT_SUSPENDED, ERROR_REASON_UNSPECIFIED, ERROR_REASON_USER_SUSPENDED
 from pemba.v1.permissions_pb2 import (
     DECISION_ALLOWED,
     DECISION_CONDITIONAL,
@@ -15,6 +15,7 @@ from pemba.v1.permissions_pb2 import (
     DECISION_UNSPECIFIED,
     BatchCheckItem,
     BatchCheckRequest,
+    CheckAllRequest,
     CheckRequest,
 )
 from pemba.v1.types_pb2 import Consistency as ConsistencyMessage
@@ -130,3 +131,25 @@ async def test_a_batch_of_nothing_but_errors_asks_nothing(running):
 async def test_a_batch_takes_1_to_1000_items(running, count):
     refusal = await running.refusal("BatchCheck", BatchCheckRequest(tenant_id=TENANT_ID, items=[item()] * count))
     assert refusal.violations == {"items": "takes 1 to 1000"}
+
+
+async def test_all_permissions_of_an_object_are_asked_about_at_once(running):
+    denied = Answer(Decision.DENIED, None, (), "t1")
+    conditional = Answer(Decision.CONDITIONAL, None, ("day",), "t1")
+    answers = {"administer": denied, "view": conditional}
+    running.authorizer.answers["check_all"] = AllAnswer(answers, Reason.USER_SUSPENDED, "t1")
+    request = CheckAllRequest(tenant_id=TENANT_ID, resource=ObjectRef(type="tenant", id=TENANT_ID), subject=SUBJECT)
+    response = await running.call("CheckAll", request)
+    _, tenant_id, questions, consistency, _ = running.authorizer.calls[0].arguments
+    assert (tenant_id, consistency) == (TENANT_ID, Consistency())
+    assert [(q.resource.type, q.permission) for q in questions] == [("tenant", "administer"), ("tenant", "view")]
+    told = [(p.permission, p.decision, list(p.missing_context)) for p in response.permissions]
+    assert told == [("administer", DECISION_DENIED, []), ("view", DECISION_CONDITIONAL, ["day"])]
+    assert (response.reason, response.token) == (ERROR_REASON_USER_SUSPENDED, "t1")
+
+
+async def test_all_permissions_of_an_unknown_type_are_refused(running):
+    request = CheckAllRequest(tenant_id=TENANT_ID, resource=ObjectRef(type="folder", id="f"), subject=SUBJECT)
+    refusal = await running.refusal("CheckAll", request)
+    assert list(refusal.violations) == ["resource.type"]
+    assert not running.authorizer.calls

@@ -1,0 +1,59 @@
+"""What an answer stands on: the tenant's position, the statuses that deny at once, and the revision to ask at."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from pemba.authorizer.questions import Consistency, Question
+from pemba.errors import NotFound, Reason
+from pemba.model import Caller, Seq, SubjectRef, TenantId, TenantStatus, UserId
+from pemba.spicedb.client import AtLeast, Freshness, FullyConsistent, MinimizeLatency
+from pemba.storage.positions import Position, Snapshot
+from pemba.tokens import ConsistencyToken, Signer
+
+
+def users_of(questions: Sequence[Question]) -> frozenset[UserId]:
+    """The users that the questions are about."""
+    return frozenset(UserId(q.subject.id) for q in questions if q.subject.type == "user")
+
+
+def unknown(caller: Caller, snapshot: Snapshot, tenant_id: TenantId) -> NotFound | None:
+    """For a caller in its own name.  A user learns no more of an unknown tenant than of another's: DENIED."""
+    if caller.acting_user is None and snapshot.positions[tenant_id].status is None:
+        return NotFound(f"tenant {tenant_id}")
+    return None
+
+
+def token_of_answer(signer: Signer, tenant_id: TenantId, seq: Seq, consistency: Consistency) -> str:
+    """Empty for `minimize_latency`: the revision that SpiceDB took may be older than what is delivered."""
+    return "" if consistency.minimize_latency else signer.token({tenant_id: seq})
+
+
+def denied_at_once(snapshot: Snapshot, position: Position, subject: SubjectRef) -> Reason | None:
+    """Suspensions deny from the records; their tuples may follow later, or stay."""
+    if position.status is TenantStatus.SUSPENDED:
+        return Reason.TENANT_SUSPENDED
+    if subject.type == "user" and subject.id in snapshot.inactive_users:
+        return Reason.USER_SUSPENDED
+    return None
+
+
+def freshness_of(
+    tenant_id: TenantId, position: Position, consistency: Consistency, token: ConsistencyToken | None
+) -> Freshness:
+    """Fresh enough for every stream that the token names: revisions of different streams are not ordered, so one
+    that names another tenant is asked fully consistent.  So is a tenant whose revision is not known, or older than
+    the schema in force.
+    """
+    if consistency.minimize_latency:
+        return MinimizeLatency()
+    names_others = token is not None and token.positions.keys() != {tenant_id}
+    if consistency.fully_consistent or names_others or position.zedtoken is None:
+        return FullyConsistent()
+    return AtLeast(position.zedtoken)
+
+
+def seconds_left(deadline: float) -> float:
+    """What is left until `deadline` (loop time), never 0: a call to SpiceDB takes it as its timeout."""
+    return max(deadline - asyncio.get_running_loop().time(), 0.001)
