@@ -55,6 +55,8 @@ class Reason(StrEnum):
     TOKEN_INVALID = "TOKEN_INVALID"  # noqa: S105 - a reason, not a secret
     TOKEN_NOT_YET_VISIBLE = "TOKEN_NOT_YET_VISIBLE"  # noqa: S105 - a reason, not a secret
     TOKEN_LOST = "TOKEN_LOST"  # noqa: S105 - a reason, not a secret
+    CURSOR_EXPIRED = "CURSOR_EXPIRED"
+    RESULT_TOO_LARGE = "RESULT_TOO_LARGE"
     TENANT_SUSPENDED = "TENANT_SUSPENDED"
     USER_SUSPENDED = "USER_SUSPENDED"
     SCHEMA_MISMATCH = "SCHEMA_MISMATCH"

@@ -120,9 +120,9 @@ def encode_page_token(keys: Keys, arguments: object, position: Sequence[str]) ->
     return base64.urlsafe_b64encode(keys.signing_id + mac + body).rstrip(b"=").decode()
 
 
-def decode_page_token(keys: Keys, arguments: object, text: str) -> list[str]:
+def decode_page_token(keys: Keys, arguments: object, text: str, field: str = "page_token") -> list[str]:
     """The position in a page token.  Raises InvalidRequest where it is not ours or the arguments changed."""
-    invalid = invalid_field("page_token", "is not a token that this list gave out", Reason.TOKEN_INVALID)
+    invalid = invalid_field(field, "is not a token that this list gave out", Reason.TOKEN_INVALID)
     try:
         raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
     except (binascii.Error, ValueError):
@@ -133,7 +133,7 @@ def decode_page_token(keys: Keys, arguments: object, text: str) -> list[str]:
         raise invalid
     fingerprint, position = json.loads(body)
     if fingerprint != _fingerprint(arguments):
-        raise invalid_field("page_token", "belongs to a list with other arguments; start from the first page")
+        raise invalid_field(field, "belongs to a list with other arguments; start from the first page")
     return [str(part) for part in position]
 
 
@@ -162,6 +162,6 @@ class Signer:
         """A page token bound to the list's arguments."""
         return encode_page_token(self._page_keys, arguments, position)
 
-    def page_position(self, arguments: object, page_token: str) -> list[str] | None:
-        """Where the last page ended; None for the first.  Raises InvalidRequest."""
-        return decode_page_token(self._page_keys, arguments, page_token) if page_token else None
+    def page_position(self, arguments: object, page_token: str, field: str = "page_token") -> list[str] | None:
+        """Where the last page ended; None for the first.  Raises InvalidRequest, which names `field`."""
+        return decode_page_token(self._page_keys, arguments, page_token, field) if page_token else None

@@ -12,16 +12,27 @@ from pemba.storage.database import Database, TenantTransaction
 async def require_may_ask(database: Database, caller: Caller, tenant_id: TenantId, question: Question) -> None:
     """Raises NotFound where the acting user may not see the resource, Forbidden where they do not administer it."""
     user = caller.acting_user
-    if user is None or question.subject == SubjectRef("user", user):
-        return
+    if user is not None and question.subject != SubjectRef("user", user):
+        await require_administers(database, user, tenant_id, question.resource)
+
+
+async def require_may_look_up(database: Database, caller: Caller, tenant_id: TenantId, subject: SubjectRef) -> None:
+    """What somebody else may do anywhere in the tenant is for the tenant's admins.  Raises NotFound, Forbidden."""
+    user = caller.acting_user
+    if user is not None and subject != SubjectRef("user", user):
+        await require_administers(database, user, tenant_id, ObjectRef("tenant", tenant_id))
+
+
+async def require_administers(database: Database, user: UserId, tenant_id: TenantId, resource: ObjectRef) -> None:
+    """Raises NotFound where the user may not see the resource, Forbidden where they do not administer it."""
     async with database.begin(TenantScope(tenant_id)) as tx:
-        held = await _held(tx, user, question.resource)
+        held = await _held(tx, user, resource)
     if held is None:
-        raise NotFound(str(question.resource))
+        raise NotFound(str(resource))
     if held.rank < Permission.ADMINISTER.rank:
         raise Forbidden(
             Reason.ROLE_MISSING,
-            "it takes `administer` on the resource to ask about others",
+            f"it takes `administer` on the {resource.type} to ask about others",
             {"permission": Permission.ADMINISTER, "held": held},
         )
 

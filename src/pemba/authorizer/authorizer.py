@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from pemba.authorizer.access import require_may_ask
 from pemba.authorizer.ground import denied_at_once, freshness_of, seconds_left, token_of_answer, unknown, users_of
+from pemba.authorizer.lookups import Lookups
 from pemba.authorizer.questions import AllAnswer, Answer, BatchAnswer, Consistency, Question
 from pemba.authorizer.waiting import Positions, Wanted
 from pemba.errors import PembaError
@@ -28,6 +29,9 @@ class Authorizer:
         self._spicedb = spicedb
         self._signer = signer
         self._positions = Positions(database, max_waiters)
+        lookups = Lookups(database, spicedb, signer, self._positions)
+        self.lookup_resources = lookups.resources
+        self.lookup_subjects = lookups.subjects
 
     async def check(
         self, caller: Caller, tenant_id: TenantId, question: Question, consistency: Consistency, deadline: float

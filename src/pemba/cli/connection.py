@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -89,6 +89,13 @@ class Connection:
         """Call `rpc`, within the deadline of --timeout."""
         try:
             return rpc(request, timeout=self._options.timeout, metadata=self._metadata)
+        except grpc.RpcError as error:
+            raise CallFailed(_problem(error, self._target)) from error
+
+    def read_all(self, rpc: grpc.UnaryStreamMultiCallable[Request, Answer], request: Request) -> Sequence[Answer]:
+        """Call `rpc` and wait for the end of its stream: a part of it is no answer."""
+        try:
+            return tuple(rpc(request, timeout=self._options.timeout, metadata=self._metadata))
         except grpc.RpcError as error:
             raise CallFailed(_problem(error, self._target)) from error
 

@@ -7,7 +7,7 @@ import sys
 import typer
 from typer.core import TyperGroup
 
-from pemba.cli import check, db, demo, dev, doctor, member, outbox, process, schema, tenant, workspace
+from pemba.cli import check, db, demo, dev, doctor, lookup, member, outbox, process, schema, tenant, workspace
 from pemba.cli.failure import Problem, report
 from pemba.cli.options import with_call_options
 from pemba.cli.output import Output
@@ -23,6 +23,7 @@ CONTENTS = (
     "workspace",
     "member",
     "check",
+    "lookup",
     "outbox",
     "doctor",
 )
@@ -55,6 +56,7 @@ app.add_typer(tenant.app, rich_help_panel=RECORDS)
 app.add_typer(workspace.app, rich_help_panel=RECORDS)
 app.add_typer(member.app, rich_help_panel=RECORDS)
 app.command("check", rich_help_panel=ASK)(with_call_options(check.check))
+app.add_typer(lookup.app, rich_help_panel=ASK)
 app.add_typer(outbox.app, rich_help_panel=OPERATE)
 app.command("doctor", rich_help_panel=OPERATE)(doctor.doctor)
 

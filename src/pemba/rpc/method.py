@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,7 @@ from pemba.telemetry import RPC_SECONDS, Event
 DETAILS_KEY = "grpc-status-details-bin"
 
 Handler = Callable[[Any, Call], Awaitable[Message]]
+StreamHandler = Callable[[Any, Call], AsyncGenerator[Message]]
 Context = grpc.aio.ServicerContext[bytes, bytes]
 Readiness = Callable[[], None]
 """Raises Unavailable while the process cannot serve, SCHEMA_MISMATCH for instance.  Must not block."""
@@ -42,13 +44,13 @@ class Gate:
     default_deadline_seconds: float
 
 
-class Method:
-    """One unary method as gRPC's core calls it."""
+class _Method:
+    """One method as gRPC's core calls it; how its answer is sent is the kind's own."""
 
-    def __init__(self, descriptor: MethodDescriptor, handler: Handler, gate: Gate) -> None:
+    def __init__(self, descriptor: MethodDescriptor, handler: Any, gate: Gate) -> None:
         self._name = f"/{descriptor.containing_service.full_name}/{descriptor.name}"
         self._scope = SCOPES[self._name]
-        self._handler = handler
+        self._handle = handler
         self._gate = gate
         self._request_type: type[Message] = GetMessageClass(descriptor.input_type)
         fields = descriptor.input_type.fields_by_name
@@ -60,7 +62,7 @@ class Method:
         self._fills_workspace = self._names_workspace and fields["workspace_id"].containing_oneof is None
         self._seconds = {code: RPC_SECONDS.labels(descriptor.full_name, code.name) for code in grpc.StatusCode}
 
-    async def serve(self, body: bytes, context: Context) -> bytes:
+    async def serve(self, body: bytes, context: Context) -> bytes | None:
         """Answer one call.  Its log context lives in the task that gRPC makes for each call, and ends with it."""
         started = asyncio.get_running_loop().time()
         metadata = CallMetadata(context.invocation_metadata() or ())
@@ -75,7 +77,9 @@ class Method:
         except Exception as error:  # noqa: BLE001 - the boundary: what is not ours becomes an internal error, logged
             status = to_status(_public(error), request_id)
             code = _CODES[status.code]
-            await context.abort(code, status.message, ((DETAILS_KEY, status.SerializeToString()),))
+            with suppress(grpc.aio.InternalError):  # the client went away with a message on its way to it
+                await context.abort(code, status.message, ((DETAILS_KEY, status.SerializeToString()),))
+            return None
         finally:
             seconds = asyncio.get_running_loop().time() - started
             self._seconds[code].observe(seconds)
@@ -83,7 +87,7 @@ class Method:
 
     async def _answer(
         self, body: bytes, metadata: CallMetadata, request_id: str, started: float, context: Context
-    ) -> bytes:
+    ) -> bytes | None:
         credential = self._gate.authenticator.authenticate(metadata.authorization())
         require_scope(credential.scopes, self._scope)
         self._gate.readiness()
@@ -97,8 +101,10 @@ class Method:
         request = self._parse(body)
         self._confine(request, call)
         async with asyncio.timeout_at(call.deadline):
-            response = await self._handler(request, call)
-        return response.SerializeToString()
+            return await self._respond(request, call, context)
+
+    async def _respond(self, request: Any, call: Call, context: Context) -> bytes | None:
+        raise NotImplementedError
 
     def _seconds_left(self, context: Context) -> float:
         longest = self._gate.default_deadline_seconds
@@ -129,6 +135,35 @@ class Method:
             named = getattr(request, name)
             if named.type == "workspace":
                 _require_same(f"{name}.id", named.id, workspace_id, WORKSPACE)
+
+
+class UnaryMethod(_Method):
+    """One request, one answer."""
+
+    _handle: Handler
+
+    async def _respond(self, request: Any, call: Call, context: Context) -> bytes:
+        return (await self._handle(request, call)).SerializeToString()
+
+
+class StreamMethod(_Method):
+    """One request, a stream of answers, sent as fast as the client takes them; only status OK says it is complete."""
+
+    _handle: StreamHandler
+
+    async def _respond(self, request: Any, call: Call, context: Context) -> None:
+        async with aclosing(self._handle(request, call)) as messages:
+            async for message in messages:
+                await context.write(message.SerializeToString())
+
+
+def method_handler(descriptor: MethodDescriptor, handler: Any, gate: Gate) -> grpc.RpcMethodHandler[Any, Any]:
+    """The method behind the gate: `handler` is a coroutine function, or for a stream an async generator function."""
+    if descriptor.client_streaming:
+        raise NotImplementedError(f"{descriptor.full_name}: nothing here takes a stream of requests")
+    if descriptor.server_streaming:
+        return grpc.unary_stream_rpc_method_handler(StreamMethod(descriptor, handler, gate).serve)
+    return grpc.unary_unary_rpc_method_handler(UnaryMethod(descriptor, handler, gate).serve)
 
 
 def _require_same(field: str, value: str, confined_to: str, key: str) -> None:

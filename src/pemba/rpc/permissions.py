@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.struct_pb2 import Struct
 
-from pemba.authorizer import Answer, Authorizer, Consistency, Decision, Question
+from pemba.authorizer import Answer, Authorizer, Consistency, Decision, Part, Question, ResourcesWanted, SubjectsWanted
 from pemba.errors import InvalidRequest, PembaError, Reason, invalid_field
 from pemba.model import PERMISSIONS, TenantId
 from pemba.rpc.context import TENANT, Call
@@ -28,6 +28,10 @@ from pemba.v1.permissions_pb2 import (
     CheckAllResponse,
     CheckRequest,
     CheckResponse,
+    LookupResourcesRequest,
+    LookupResourcesResponse,
+    LookupSubjectsRequest,
+    LookupSubjectsResponse,
     PermissionDecision,
 )
 
@@ -93,6 +97,53 @@ class Permissions:
         permissions = [_decided(permission, decided) for permission, decided in answer.answers.items()]
         return CheckAllResponse(permissions=permissions, reason=_REASONS[answer.reason], token=answer.token)
 
+    async def lookup_resources(
+        self, request: LookupResourcesRequest, call: Call
+    ) -> AsyncGenerator[LookupResourcesResponse]:
+        with Fields() as fields:
+            tenant_id = fields.tenant_id("tenant_id", request.tenant_id)
+            type_ = fields.resource_type("type", request.type)
+            permission = fields.permission("permission", type_, request.permission)
+            subject = fields.subject("subject", request.subject)
+            context, part = _context_and_part(fields, request)
+        wanted = ResourcesWanted(type_, permission, subject, context)
+        consistency = _consistency(request.consistency)
+        lookup = await self._authorizer.lookup_resources(
+            call.caller, tenant_id, wanted, consistency, part, call.deadline
+        )
+        yield LookupResourcesResponse(reason=_REASONS[lookup.reason], token=lookup.token)
+        for found in lookup.found:
+            yield LookupResourcesResponse(
+                resource=types_pb2.ObjectRef(type=type_, id=found.id),
+                decision=_DECISIONS[found.decision],
+                missing_context=found.missing_context,
+                cursor=found.cursor,
+            )
+
+    async def lookup_subjects(
+        self, request: LookupSubjectsRequest, call: Call
+    ) -> AsyncGenerator[LookupSubjectsResponse]:
+        with Fields() as fields:
+            tenant_id = fields.tenant_id("tenant_id", request.tenant_id)
+            resource = fields.object("resource", request.resource)
+            permission = fields.permission("permission", resource.type, request.permission)
+            subject_type = fields.subject_type("subject_type", request.subject_type)
+            context, part = _context_and_part(fields, request)
+        wanted = SubjectsWanted(resource, permission, subject_type, context)
+        consistency = _consistency(request.consistency)
+        lookup = await self._authorizer.lookup_subjects(
+            call.caller, tenant_id, wanted, consistency, part, call.deadline
+        )
+        relation = "member" if subject_type == "group" else ""
+        yield LookupSubjectsResponse(reason=_REASONS[lookup.reason], token=lookup.token)
+        for found in lookup.found:
+            yield LookupSubjectsResponse(
+                subject=types_pb2.SubjectRef(type=subject_type, id=found.id, relation=relation),
+                decision=_DECISIONS[found.decision],
+                missing_context=found.missing_context,
+                cursor=found.cursor,
+            )
+
 
 def _read(item: CheckRequest | BatchCheckItem, tenant_id: str) -> tuple[TenantId, Question]:
     with Fields() as fields:
@@ -111,6 +162,13 @@ def _read_item(item: BatchCheckItem, tenant_id: str, call: Call) -> tuple[Tenant
         return _read(item, item.tenant_id or tenant_id)
     except InvalidRequest as error:
         return error
+
+
+def _context_and_part(
+    fields: Fields, request: LookupResourcesRequest | LookupSubjectsRequest
+) -> tuple[Mapping[str, object], Part]:
+    context = _context(fields, request.context) if request.HasField("context") else _NO_CONTEXT
+    return context, Part(fields.limit("limit", request.limit), request.cursor)
 
 
 def _context(fields: Fields, context: Struct) -> dict[str, Any]:

@@ -9,6 +9,8 @@ SCOPES: dict[str, Scope] = {
     "/pemba.v1.PermissionService/Check": Scope.CHECK,
     "/pemba.v1.PermissionService/BatchCheck": Scope.CHECK,
     "/pemba.v1.PermissionService/CheckAll": Scope.CHECK,
+    "/pemba.v1.PermissionService/LookupResources": Scope.CHECK,
+    "/pemba.v1.PermissionService/LookupSubjects": Scope.CHECK,
     "/pemba.v1.TenantService/CreateTenant": Scope.WRITE,
     "/pemba.v1.TenantService/GetTenant": Scope.READ,
     "/pemba.v1.TenantService/ListTenants": Scope.READ,

@@ -14,7 +14,7 @@ from grpc_reflection.v1alpha import reflection
 from pemba.authorizer import Authorizer
 from pemba.rpc.authentication import SystemKeys
 from pemba.rpc.memberships import Memberships
-from pemba.rpc.method import Gate, Method, Readiness
+from pemba.rpc.method import Gate, Readiness, method_handler
 from pemba.rpc.permissions import Permissions
 from pemba.rpc.tenants import Tenants
 from pemba.rpc.workspaces import Workspaces
@@ -127,10 +127,7 @@ def build_server(
 def _handlers(service: ServiceDescriptor, part: object, gate: Gate) -> grpc.GenericRpcHandler:
     """Each method of the service goes to the method of `part` with its name in snake case."""
     methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
-        method.name: grpc.unary_unary_rpc_method_handler(
-            Method(method, getattr(part, _snake_case(method.name)), gate).serve
-        )
-        for method in service.methods
+        method.name: method_handler(method, getattr(part, _snake_case(method.name)), gate) for method in service.methods
     }
     return grpc.method_handlers_generic_handler(service.full_name, methods)
 

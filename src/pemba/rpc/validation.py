@@ -40,6 +40,7 @@ ROLES: dict[int, Role] = {
 }
 OBJECT_PREFIXES = {"tenant": "ten", "workspace": "ws"}
 OBJECT_ROLES = {"tenant": TENANT_ROLES, "workspace": WORKSPACE_ROLES}
+SUBJECT_TYPES = ("user", "group", "api_key")
 _SUBJECTS = "takes user:ID, group:grp_...#member or api_key:key_..."
 
 
@@ -148,12 +149,30 @@ class Fields:
             self.wrong(field, _unknown(f"permission on a {type_}", value, known))
         return value
 
+    def resource_type(self, field: str, value: str) -> str:
+        """A type of objects that have permissions."""
+        if value not in PERMISSIONS:
+            self.wrong(field, _unknown("type", value, PERMISSIONS))
+        return value
+
+    def subject_type(self, field: str, value: str) -> str:
+        """A type of subjects."""
+        if value not in SUBJECT_TYPES:
+            self.wrong(field, _unknown("type", value, SUBJECT_TYPES))
+        return value
+
+    def limit(self, field: str, value: int) -> int:
+        """How many at most; 0: all."""
+        if value < 0:
+            self.wrong(field, "takes 0 (all) or more")
+        return value
+
     def subject(self, field: str, ref: types_pb2.SubjectRef) -> SubjectRef:
         """Whoever can be asked about: a user, the members of a group, an API key."""
         if ref.type == "user":
             self.user_id(f"{field}.id", ref.id)
         elif ref.type not in ("group", "api_key"):
-            self.wrong(f"{field}.type", _unknown("type", ref.type, ("user", "group", "api_key")))
+            self.wrong(f"{field}.type", _unknown("type", ref.type, SUBJECT_TYPES))
         elif not is_typeid("grp" if ref.type == "group" else "key", ref.id):
             self.wrong(f"{field}.id", _SUBJECTS)
         elif ref.type == "group" and ref.relation != "member":

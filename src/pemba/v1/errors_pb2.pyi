@@ -114,6 +114,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """ABORTED: another change came in between; try again."""
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 45
     """INTERNAL: a defect; the log has it under the call's `request_id`."""
+    ERROR_REASON_RESULT_TOO_LARGE: _ErrorReason.ValueType  # 46
+    """FAILED_PRECONDITION: more was found than one call can order; metadata `limit` says how much that is."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a request failed, or why a question was answered without being asked.
@@ -215,4 +217,6 @@ ERROR_REASON_CONCURRENT_UPDATE: ErrorReason.ValueType  # 44
 """ABORTED: another change came in between; try again."""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 45
 """INTERNAL: a defect; the log has it under the call's `request_id`."""
+ERROR_REASON_RESULT_TOO_LARGE: ErrorReason.ValueType  # 46
+"""FAILED_PRECONDITION: more was found than one call can order; metadata `limit` says how much that is."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -396,3 +396,213 @@ class CheckAllResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CheckAllResponse: _TypeAlias = CheckAllResponse  # noqa: Y015
+
+@_typing.final
+class LookupResourcesRequest(_message.Message):
+    """On what may a subject do this?  Who acts as a user asks about that user; about others it takes a tenant admin."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    PERMISSION_FIELD_NUMBER: _builtins.int
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_FIELD_NUMBER: _builtins.int
+    CONTEXT_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    CURSOR_FIELD_NUMBER: _builtins.int
+    tenant_id: _builtins.str
+    """The tenant whose objects are looked for."""
+    type: _builtins.str
+    """The type of the objects: `workspace`, `tenant`."""
+    permission: _builtins.str
+    """The permission: `own`, `administer`, `edit`, `view` on workspaces; `administer`, `view` on tenants."""
+    limit: _builtins.int
+    """At most so many objects; 0: all of them.  Beyond 100,000 found the call fails with RESULT_TOO_LARGE."""
+    cursor: _builtins.str
+    """The `cursor` of the object to go on after, as of the same moment, with the same other arguments; empty: from the
+    first.  After an hour, or where the moment is no longer kept, CURSOR_EXPIRED: start over.
+    """
+    @_builtins.property
+    def subject(self) -> _types_pb2.SubjectRef:
+        """Who would do it."""
+
+    @_builtins.property
+    def consistency(self) -> _types_pb2.Consistency:
+        """How fresh the answer must be; with a `cursor`, what its stream was asked with."""
+
+    @_builtins.property
+    def context(self) -> _struct_pb2.Struct:
+        """Values for the conditions of caveats, at most 4,096 bytes."""
+
+    def __init__(
+        self,
+        *,
+        tenant_id: _builtins.str = ...,
+        type: _builtins.str = ...,
+        permission: _builtins.str = ...,
+        subject: _types_pb2.SubjectRef | None = ...,
+        consistency: _types_pb2.Consistency | None = ...,
+        context: _struct_pb2.Struct | None = ...,
+        limit: _builtins.int = ...,
+        cursor: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["consistency", b"consistency", "context", b"context", "subject", b"subject"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consistency", b"consistency", "context", b"context", "cursor", b"cursor", "limit", b"limit", "permission", b"permission", "subject", b"subject", "tenant_id", b"tenant_id", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LookupResourcesRequest: _TypeAlias = LookupResourcesRequest  # noqa: Y015
+
+@_typing.final
+class LookupResourcesResponse(_message.Message):
+    """One message of the stream.  The first has `token` and `reason` and no object; each other has an object, by id."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESOURCE_FIELD_NUMBER: _builtins.int
+    DECISION_FIELD_NUMBER: _builtins.int
+    MISSING_CONTEXT_FIELD_NUMBER: _builtins.int
+    CURSOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
+    decision: Global___Decision.ValueType
+    """ALLOWED, or CONDITIONAL where a caveat decides with what `context` did not bring."""
+    cursor: _builtins.str
+    """Where to go on after this object."""
+    reason: _errors_pb2.ErrorReason.ValueType
+    """On the first message: why nothing is listed: TENANT_SUSPENDED, USER_SUSPENDED; else unspecified."""
+    token: _builtins.str
+    """On the first message: the position that the whole stream is at least as fresh as."""
+    @_builtins.property
+    def resource(self) -> _types_pb2.ObjectRef:
+        """The object; unset on the first message."""
+
+    @_builtins.property
+    def missing_context(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """As in CheckResponse."""
+
+    def __init__(
+        self,
+        *,
+        resource: _types_pb2.ObjectRef | None = ...,
+        decision: Global___Decision.ValueType = ...,
+        missing_context: _abc.Iterable[_builtins.str] | None = ...,
+        cursor: _builtins.str = ...,
+        reason: _errors_pb2.ErrorReason.ValueType = ...,
+        token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["resource", b"resource"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "decision", b"decision", "missing_context", b"missing_context", "reason", b"reason", "resource", b"resource", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LookupResourcesResponse: _TypeAlias = LookupResourcesResponse  # noqa: Y015
+
+@_typing.final
+class LookupSubjectsRequest(_message.Message):
+    """Who may do this there?  Who acts as a user asks where that user has `administer`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    RESOURCE_FIELD_NUMBER: _builtins.int
+    PERMISSION_FIELD_NUMBER: _builtins.int
+    SUBJECT_TYPE_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_FIELD_NUMBER: _builtins.int
+    CONTEXT_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    CURSOR_FIELD_NUMBER: _builtins.int
+    tenant_id: _builtins.str
+    """The tenant whose object is asked about."""
+    permission: _builtins.str
+    """The permission: `own`, `administer`, `edit`, `view` on workspaces; `administer`, `view` on tenants."""
+    subject_type: _builtins.str
+    """The type of the subjects: `user`, `group` (those whose members have it), `api_key`."""
+    limit: _builtins.int
+    """At most so many subjects; 0: all of them.  Beyond 100,000 found the call fails with RESULT_TOO_LARGE."""
+    cursor: _builtins.str
+    """The `cursor` of the subject to go on after, as of the same moment, with the same other arguments; empty: from the
+    first.  After an hour, or where the moment is no longer kept, CURSOR_EXPIRED: start over.
+    """
+    @_builtins.property
+    def resource(self) -> _types_pb2.ObjectRef:
+        """The object."""
+
+    @_builtins.property
+    def consistency(self) -> _types_pb2.Consistency:
+        """How fresh the answer must be; with a `cursor`, what its stream was asked with."""
+
+    @_builtins.property
+    def context(self) -> _struct_pb2.Struct:
+        """Values for the conditions of caveats, at most 4,096 bytes."""
+
+    def __init__(
+        self,
+        *,
+        tenant_id: _builtins.str = ...,
+        resource: _types_pb2.ObjectRef | None = ...,
+        permission: _builtins.str = ...,
+        subject_type: _builtins.str = ...,
+        consistency: _types_pb2.Consistency | None = ...,
+        context: _struct_pb2.Struct | None = ...,
+        limit: _builtins.int = ...,
+        cursor: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["consistency", b"consistency", "context", b"context", "resource", b"resource"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consistency", b"consistency", "context", b"context", "cursor", b"cursor", "limit", b"limit", "permission", b"permission", "resource", b"resource", "subject_type", b"subject_type", "tenant_id", b"tenant_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LookupSubjectsRequest: _TypeAlias = LookupSubjectsRequest  # noqa: Y015
+
+@_typing.final
+class LookupSubjectsResponse(_message.Message):
+    """One message of the stream.  The first has `token` and `reason` and no subject; each other has a subject, by id."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    DECISION_FIELD_NUMBER: _builtins.int
+    MISSING_CONTEXT_FIELD_NUMBER: _builtins.int
+    CURSOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
+    decision: Global___Decision.ValueType
+    """ALLOWED, or CONDITIONAL where a caveat decides with what `context` did not bring."""
+    cursor: _builtins.str
+    """Where to go on after this subject."""
+    reason: _errors_pb2.ErrorReason.ValueType
+    """On the first message: why nothing is listed: TENANT_SUSPENDED; else unspecified.  Users who are suspended are left
+    out.
+    """
+    token: _builtins.str
+    """On the first message: the position that the whole stream is at least as fresh as."""
+    @_builtins.property
+    def subject(self) -> _types_pb2.SubjectRef:
+        """The subject; unset on the first message."""
+
+    @_builtins.property
+    def missing_context(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """As in CheckResponse."""
+
+    def __init__(
+        self,
+        *,
+        subject: _types_pb2.SubjectRef | None = ...,
+        decision: Global___Decision.ValueType = ...,
+        missing_context: _abc.Iterable[_builtins.str] | None = ...,
+        cursor: _builtins.str = ...,
+        reason: _errors_pb2.ErrorReason.ValueType = ...,
+        token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["subject", b"subject"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "decision", b"decision", "missing_context", b"missing_context", "reason", b"reason", "subject", b"subject", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LookupSubjectsResponse: _TypeAlias = LookupSubjectsResponse  # noqa: Y015

@@ -50,6 +50,16 @@ class PermissionServiceStub:
                 request_serializer=pemba_dot_v1_dot_permissions__pb2.CheckAllRequest.SerializeToString,
                 response_deserializer=pemba_dot_v1_dot_permissions__pb2.CheckAllResponse.FromString,
                 _registered_method=True)
+        self.LookupResources = channel.unary_stream(
+                '/pemba.v1.PermissionService/LookupResources',
+                request_serializer=pemba_dot_v1_dot_permissions__pb2.LookupResourcesRequest.SerializeToString,
+                response_deserializer=pemba_dot_v1_dot_permissions__pb2.LookupResourcesResponse.FromString,
+                _registered_method=True)
+        self.LookupSubjects = channel.unary_stream(
+                '/pemba.v1.PermissionService/LookupSubjects',
+                request_serializer=pemba_dot_v1_dot_permissions__pb2.LookupSubjectsRequest.SerializeToString,
+                response_deserializer=pemba_dot_v1_dot_permissions__pb2.LookupSubjectsResponse.FromString,
+                _registered_method=True)
 
 
 class PermissionServiceServicer:
@@ -78,6 +88,22 @@ class PermissionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def LookupResources(self, request, context):
+        """The objects of a type on which a subject has a permission: those on which Check would say so.  A stream is complete
+        only where it ends with status OK.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def LookupSubjects(self, request, context):
+        """The subjects that have a permission on an object, reached through groups as well.  A stream is complete only where
+        it ends with status OK.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PermissionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -95,6 +121,16 @@ def add_PermissionServiceServicer_to_server(servicer, server):
                     servicer.CheckAll,
                     request_deserializer=pemba_dot_v1_dot_permissions__pb2.CheckAllRequest.FromString,
                     response_serializer=pemba_dot_v1_dot_permissions__pb2.CheckAllResponse.SerializeToString,
+            ),
+            'LookupResources': grpc.unary_stream_rpc_method_handler(
+                    servicer.LookupResources,
+                    request_deserializer=pemba_dot_v1_dot_permissions__pb2.LookupResourcesRequest.FromString,
+                    response_serializer=pemba_dot_v1_dot_permissions__pb2.LookupResourcesResponse.SerializeToString,
+            ),
+            'LookupSubjects': grpc.unary_stream_rpc_method_handler(
+                    servicer.LookupSubjects,
+                    request_deserializer=pemba_dot_v1_dot_permissions__pb2.LookupSubjectsRequest.FromString,
+                    response_serializer=pemba_dot_v1_dot_permissions__pb2.LookupSubjectsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -179,6 +215,60 @@ class PermissionService:
             '/pemba.v1.PermissionService/CheckAll',
             pemba_dot_v1_dot_permissions__pb2.CheckAllRequest.SerializeToString,
             pemba_dot_v1_dot_permissions__pb2.CheckAllResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LookupResources(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/pemba.v1.PermissionService/LookupResources',
+            pemba_dot_v1_dot_permissions__pb2.LookupResourcesRequest.SerializeToString,
+            pemba_dot_v1_dot_permissions__pb2.LookupResourcesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LookupSubjects(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/pemba.v1.PermissionService/LookupSubjects',
+            pemba_dot_v1_dot_permissions__pb2.LookupSubjectsRequest.SerializeToString,
+            pemba_dot_v1_dot_permissions__pb2.LookupSubjectsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -41,6 +41,14 @@ class PermissionServiceStub:
     """Up to 1,000 questions at one consistency: one result an item, in order."""
     CheckAll: _grpc.UnaryUnaryMultiCallable[_permissions_pb2.CheckAllRequest, _permissions_pb2.CheckAllResponse]
     """Every permission of one object, each with its decision, all at one position."""
+    LookupResources: _grpc.UnaryStreamMultiCallable[_permissions_pb2.LookupResourcesRequest, _permissions_pb2.LookupResourcesResponse]
+    """The objects of a type on which a subject has a permission: those on which Check would say so.  A stream is complete
+    only where it ends with status OK.
+    """
+    LookupSubjects: _grpc.UnaryStreamMultiCallable[_permissions_pb2.LookupSubjectsRequest, _permissions_pb2.LookupSubjectsResponse]
+    """The subjects that have a permission on an object, reached through groups as well.  A stream is complete only where
+    it ends with status OK.
+    """
 
 @_typing.type_check_only
 class PermissionServiceAsyncStub(PermissionServiceStub):
@@ -55,6 +63,14 @@ class PermissionServiceAsyncStub(PermissionServiceStub):
     """Up to 1,000 questions at one consistency: one result an item, in order."""
     CheckAll: _aio.UnaryUnaryMultiCallable[_permissions_pb2.CheckAllRequest, _permissions_pb2.CheckAllResponse]  # type: ignore[assignment]
     """Every permission of one object, each with its decision, all at one position."""
+    LookupResources: _aio.UnaryStreamMultiCallable[_permissions_pb2.LookupResourcesRequest, _permissions_pb2.LookupResourcesResponse]  # type: ignore[assignment]
+    """The objects of a type on which a subject has a permission: those on which Check would say so.  A stream is complete
+    only where it ends with status OK.
+    """
+    LookupSubjects: _aio.UnaryStreamMultiCallable[_permissions_pb2.LookupSubjectsRequest, _permissions_pb2.LookupSubjectsResponse]  # type: ignore[assignment]
+    """The subjects that have a permission on an object, reached through groups as well.  A stream is complete only where
+    it ends with status OK.
+    """
 
 class PermissionServiceServicer(metaclass=_abc_1.ABCMeta):
     """Answers "may this subject do this on that object?".  Takes the scope `check`."""
@@ -84,5 +100,25 @@ class PermissionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_permissions_pb2.CheckAllResponse, _abc.Awaitable[_permissions_pb2.CheckAllResponse]]:
         """Every permission of one object, each with its decision, all at one position."""
+
+    @_abc_1.abstractmethod
+    def LookupResources(
+        self,
+        request: _permissions_pb2.LookupResourcesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_permissions_pb2.LookupResourcesResponse], _abc.AsyncIterator[_permissions_pb2.LookupResourcesResponse]]:
+        """The objects of a type on which a subject has a permission: those on which Check would say so.  A stream is complete
+        only where it ends with status OK.
+        """
+
+    @_abc_1.abstractmethod
+    def LookupSubjects(
+        self,
+        request: _permissions_pb2.LookupSubjectsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_permissions_pb2.LookupSubjectsResponse], _abc.AsyncIterator[_permissions_pb2.LookupSubjectsResponse]]:
+        """The subjects that have a permission on an object, reached through groups as well.  A stream is complete only where
+        it ends with status OK.
+        """
 
 def add_PermissionServiceServicer_to_server(servicer: PermissionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -21,9 +21,9 @@ class Company:
     token: str = ""
 
     async def role(self, slug: str, user: str, role: int) -> str:
-        object_ = types_pb2.ObjectRef(type="workspace", id=self.workspaces[slug].id)
-        if slug == "tenant":
-            object_ = types_pb2.ObjectRef(type="tenant", id=self.tenant_id)
+        object_ = types_pb2.ObjectRef(type="tenant", id=self.tenant_id)
+        if slug != "tenant":
+            object_ = types_pb2.ObjectRef(type="workspace", id=self.workspaces[slug].id)
         request = memberships_pb2.SetRoleRequest(
             tenant_id=self.tenant_id, object=object_, subject=user_ref(user), role=role
         )

@@ -2,6 +2,7 @@
 
 import json
 
+import grpc
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -303,3 +304,59 @@ def test_a_check_with_too_few_or_too_many_arguments_names_what_is_wrong(pemba, a
     assert done.code == 2
     assert "RESOURCE" in done.err
     assert not api.requests
+
+
+def stream(*messages, then=None):
+    """What a fake answers with: these messages, then the end or an error."""
+
+    def answer(context):
+        yield from messages
+        if then is not None:
+            context.abort(then, "cut off")
+
+    return answer
+
+
+FOUND = permissions_pb2.LookupResourcesResponse(
+    resource=types_pb2.ObjectRef(type="workspace", id=ENG_ID), decision=permissions_pb2.DECISION_ALLOWED, cursor="c1"
+)
+
+
+def test_a_lookup_of_objects_asks_for_the_type_and_goes_on_at_a_cursor(pemba, api):
+    api.answer("LookupResources", stream(permissions_pb2.LookupResourcesResponse(token="t1"), FOUND))
+    done = pemba("lookup", "resources", "user:bob", "edit", "-t", TENANT_ID, "--limit", "5", "--cursor", "c0")
+    assert (done.code, done.out.split()) == (0, ["RESOURCE", "DECISION", f"workspace:{ENG_ID}", "ALLOWED"])
+    assert api.requests[0][1] == permissions_pb2.LookupResourcesRequest(
+        tenant_id=TENANT_ID, type="workspace", permission="edit", subject=BOB, limit=5, cursor="c0"
+    )
+
+
+def test_a_lookup_as_json_has_the_cursor_of_each_item_and_one_token(pemba, api):
+    api.answer("LookupResources", stream(permissions_pb2.LookupResourcesResponse(token="t1"), FOUND))
+    done = pemba("lookup", "resources", "user:bob", "edit", "-t", TENANT_ID, "-o", "json")
+    told = json.loads(done.out)
+    assert (told["token"], told["reason"]) == ("t1", "ERROR_REASON_UNSPECIFIED")
+    assert told["resources"] == [
+        {
+            "resource": {"type": "workspace", "id": ENG_ID},
+            "decision": "DECISION_ALLOWED",
+            "missing_context": [],
+            "cursor": "c1",
+        }
+    ]
+
+
+def test_a_lookup_of_subjects_says_why_nothing_is_listed(pemba, api):
+    suspended = permissions_pb2.LookupSubjectsResponse(reason=errors_pb2.ERROR_REASON_TENANT_SUSPENDED)
+    api.answer("LookupSubjects", stream(suspended))
+    done = pemba("lookup", "subjects", f"workspace:{ENG_ID}", "view", "-t", TENANT_ID)
+    assert (done.code, done.out.split()) == (0, ["SUBJECT", "DECISION"])
+    assert "TENANT_SUSPENDED" in done.err
+    assert api.requests[0][1].subject_type == "user"
+
+
+def test_a_lookup_that_is_cut_off_prints_nothing_of_what_came(pemba, api):
+    first = permissions_pb2.LookupResourcesResponse(token="t1")
+    api.answer("LookupResources", stream(first, FOUND, then=grpc.StatusCode.INTERNAL))
+    done = pemba("lookup", "resources", "user:bob", "view", "-t", TENANT_ID)
+    assert (done.code, done.out) == (3, "")

@@ -13,7 +13,8 @@ import pytest
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, PreconditionFailure, RetryInfo
 from grpc_status import rpc_status
 
-from pemba.authorizer import AllAnswer, Answer, BatchAnswer, Decision
+from pemba.authorizer import AllAnswer, Answer, BatchAnswer, Decision, Lookup
+from pemba.authorizer import Found as FoundByLookup
 from pemba.model import (
     Membership,
     Role,
@@ -148,10 +149,11 @@ class Running:
         authorization: str | None = f"Bearer {KEY}",
         timeout: float = 10,
     ) -> Any:
-        """The response of the method of that name, called with the first system key."""
+        """The response of the method of that name, or all of its stream, called with the first system key."""
         stub = next(getattr(stub, method) for stub in self.stubs if hasattr(stub, method))
         key = () if authorization is None else (("authorization", authorization),)
-        return await stub(request, metadata=(*key, *metadata), timeout=timeout)
+        call = stub(request, metadata=(*key, *metadata), timeout=timeout)
+        return [answer async for answer in call] if isinstance(call, grpc.aio.UnaryStreamCall) else await call
 
     async def refusal(self, method: str, request: Any, *metadata: tuple[str, str], **options: Any) -> Refusal:
         """The error that the call ends with."""
@@ -164,6 +166,9 @@ Serve = Callable[..., Awaitable[Running]]
 
 
 def _fakes() -> tuple[FakeService, FakeService, FakeService, FakeService]:
+    async def lookup(*_: Any) -> Lookup:
+        return Lookup(None, "t1", iter([FoundByLookup("found", Decision.ALLOWED, (), "c1")]))
+
     changed = Changed(WORKSPACE, "t2")
     member = Changed(MEMBERSHIP, "t2")
     members = Changed((MEMBERSHIP,), "t2")
@@ -174,6 +179,8 @@ def _fakes() -> tuple[FakeService, FakeService, FakeService, FakeService]:
                 "check": ALLOWED,
                 "batch_check": BatchAnswer((ALLOWED,), "t1"),
                 "check_all": AllAnswer({"view": ALLOWED}, None, "t1"),
+                "lookup_resources": lookup,
+                "lookup_subjects": lookup,
             }
         ),
         FakeService(
