@@ -108,6 +108,29 @@ def list_(pemba: Connection, object_: ObjectArgument, tenant: TenantOption = "",
     show(pemba.output, answer, [_row(membership) for membership in answer.memberships], _COLUMNS)
 
 
+@reads(app, "effective")
+def effective(
+    pemba: Connection,
+    object_: ObjectArgument,
+    permission: Annotated[str, typer.Option(help="Only who has it: own, administer, edit or view.")] = "view",
+    tenant: TenantOption = "",
+    limit: LimitOption = 1000,
+) -> None:
+    """List everybody who has access to an object, and through which roles."""
+    from pemba.cli import refs
+    from pemba.v1 import memberships_pb2
+
+    tenant_id = refs.tenant_id(pemba, tenant)
+    request = memberships_pb2.ListEffectiveMembersRequest(
+        tenant_id=tenant_id,
+        object=refs.object_ref(pemba, tenant_id, object_, "OBJECT"),
+        permission=permission,
+    )
+    answer = pemba.list(pemba.memberships.ListEffectiveMembers, request, "effective_members", limit)
+    rows = [_effective_row(member) for member in answer.effective_members]
+    show(pemba.output, answer, rows, ("SUBJECT", "PERMISSION", "THROUGH"))
+
+
 @changes(app, "transfer")
 def transfer(
     pemba: Connection,
@@ -137,6 +160,16 @@ def _role(text: str) -> types_pb2.Role.ValueType:
     if text not in ROLES:
         raise typer.BadParameter(f"ROLE takes {', '.join(ROLES)}; not {text!r}")
     return types_pb2.Role.Value(f"ROLE_{'MEMBER' if text == 'editor' else text.upper()}")
+
+
+def _effective_row(member: memberships_pb2.EffectiveMember) -> Row:
+    from pemba.v1 import types_pb2
+
+    names = {role: types_pb2.Role.Name(role).removeprefix("ROLE_").lower() for role in types_pb2.Role.values()}
+    through = [f"{names[grant.role]} of {grant.object.type}:{grant.object.id}" for grant in member.through]
+    relation = f"#{member.subject.relation}" if member.subject.relation else ""
+    subject = f"{member.subject.type}:{member.subject.id}{relation}"
+    return {"SUBJECT": subject, "PERMISSION": member.permission, "THROUGH": ", ".join(through)}
 
 
 def _row(membership: memberships_pb2.Membership) -> Row:

@@ -68,18 +68,28 @@ def list_(
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="All below, not the children alone.")] = False,
     tree: Annotated[bool, typer.Option("--tree", help="As a tree, all below.")] = False,
     include_archived: Annotated[bool, typer.Option("--include-archived", help="Archived ones as well.")] = False,
+    subject: Annotated[str, typer.Option(metavar="user:ID", help="Those on which this user has --permission.")] = "",
+    permission: Annotated[str, typer.Option(help="With --subject: own, administer, edit or view.")] = "",
+    order_by: Annotated[str, typer.Option(help="slug, name or create_time; 'name desc' for the reverse.")] = "",
+    filter_: Annotated[str, typer.Option("--filter", help="name:text, slug=text, joined with AND.")] = "",
     limit: LimitOption = 1000,
 ) -> None:
     """List the workspaces below one."""
     from pemba.cli import refs
     from pemba.v1 import workspaces_pb2
 
+    if tree and (subject or order_by or filter_):
+        raise typer.BadParameter("--tree goes without --subject, --order-by and --filter; -r lists all below")
     tenant_id = refs.tenant_id(pemba, tenant)
     request = workspaces_pb2.ListWorkspacesRequest(
         tenant_id=tenant_id,
-        parent_id=refs.workspace_id(pemba, tenant_id, parent),
+        parent_id="" if subject and parent == "/" else refs.workspace_id(pemba, tenant_id, parent),
         recursive=recursive or tree,
         include_archived=include_archived,
+        subject=refs.subject_ref(subject, "--subject") if subject else None,
+        permission=permission,
+        order_by=order_by,
+        filter=filter_,
     )
     answer = pemba.list(pemba.workspaces.ListWorkspaces, request, "workspaces", limit)
     if tree and pemba.output is Output.TABLE:

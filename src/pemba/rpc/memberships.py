@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pemba.errors import invalid_field
-from pemba.model import UserId
+from pemba.model import Permission, UserId
 from pemba.rpc import records
 from pemba.rpc.context import Call
 from pemba.rpc.validation import Fields
@@ -13,6 +13,8 @@ from pemba.v1 import memberships_pb2
 from pemba.v1.memberships_pb2 import (
     GetMembershipRequest,
     GetMembershipResponse,
+    ListEffectiveMembersRequest,
+    ListEffectiveMembersResponse,
     ListMembersRequest,
     ListMembersResponse,
     RemoveMemberRequest,
@@ -126,6 +128,31 @@ class Memberships:
             memberships=[records.membership(record) for record in page.records],
             next_page_token=page.next_page_token,
             token=page.token,
+        )
+
+    async def list_effective_members(
+        self, request: ListEffectiveMembersRequest, call: Call
+    ) -> ListEffectiveMembersResponse:
+        with Fields() as fields:
+            tenant_id = fields.tenant_id("tenant_id", request.tenant_id)
+            object_ = fields.object("object", request.object)
+            permission = fields.permission("permission", object_.type, request.permission or Permission.VIEW)
+            page_size = fields.page_size(request.page_size)
+            fields.not_supported("order_by", request.order_by)
+            fields.not_supported("filter", request.filter)
+        page = await self._service.list_effective_members(
+            call.caller,
+            tenant_id,
+            object=object_,
+            permission=Permission(permission),
+            page_size=page_size,
+            page_token=request.page_token,
+        )
+        return ListEffectiveMembersResponse(
+            effective_members=[records.effective_member(member) for member in page.records],
+            next_page_token=page.next_page_token,
+            token=page.token,
+            reason=records.REASONS[page.reason],
         )
 
 

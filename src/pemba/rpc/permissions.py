@@ -9,13 +9,13 @@ from google.protobuf.json_format import MessageToDict
 from google.protobuf.struct_pb2 import Struct
 
 from pemba.authorizer import Answer, Authorizer, Consistency, Decision, Part, Question, ResourcesWanted, SubjectsWanted
-from pemba.errors import InvalidRequest, PembaError, Reason, invalid_field
+from pemba.errors import InvalidRequest, PembaError, invalid_field
 from pemba.model import PERMISSIONS, TenantId
 from pemba.rpc.context import TENANT, Call
 from pemba.rpc.errors import to_status
+from pemba.rpc.records import REASONS
 from pemba.rpc.validation import Fields
 from pemba.v1 import types_pb2
-from pemba.v1.errors_pb2 import ErrorReason
 from pemba.v1.permissions_pb2 import (
     DECISION_ALLOWED,
     DECISION_CONDITIONAL,
@@ -43,10 +43,6 @@ _DECISIONS = {
     Decision.DENIED: DECISION_DENIED,
     Decision.CONDITIONAL: DECISION_CONDITIONAL,
 }
-_REASONS: dict[Reason | None, ErrorReason.ValueType] = {
-    None: ErrorReason.ERROR_REASON_UNSPECIFIED,
-    **{reason: ErrorReason.Value(f"ERROR_REASON_{reason}") for reason in Reason},
-}
 _NO_CONTEXT: Mapping[str, object] = {}
 
 
@@ -61,7 +57,7 @@ class Permissions:
         )
         return CheckResponse(
             decision=_DECISIONS[answer.decision],
-            reason=_REASONS[answer.reason],
+            reason=REASONS[answer.reason],
             missing_context=answer.missing_context,
             token=answer.token,
         )
@@ -95,7 +91,7 @@ class Permissions:
             call.caller, tenant_id, questions, _consistency(request.consistency), call.deadline
         )
         permissions = [_decided(permission, decided) for permission, decided in answer.answers.items()]
-        return CheckAllResponse(permissions=permissions, reason=_REASONS[answer.reason], token=answer.token)
+        return CheckAllResponse(permissions=permissions, reason=REASONS[answer.reason], token=answer.token)
 
     async def lookup_resources(
         self, request: LookupResourcesRequest, call: Call
@@ -111,7 +107,7 @@ class Permissions:
         lookup = await self._authorizer.lookup_resources(
             call.caller, tenant_id, wanted, consistency, part, call.deadline
         )
-        yield LookupResourcesResponse(reason=_REASONS[lookup.reason], token=lookup.token)
+        yield LookupResourcesResponse(reason=REASONS[lookup.reason], token=lookup.token)
         for found in lookup.found:
             yield LookupResourcesResponse(
                 resource=types_pb2.ObjectRef(type=type_, id=found.id),
@@ -135,7 +131,7 @@ class Permissions:
             call.caller, tenant_id, wanted, consistency, part, call.deadline
         )
         relation = "member" if subject_type == "group" else ""
-        yield LookupSubjectsResponse(reason=_REASONS[lookup.reason], token=lookup.token)
+        yield LookupSubjectsResponse(reason=REASONS[lookup.reason], token=lookup.token)
         for found in lookup.found:
             yield LookupSubjectsResponse(
                 subject=types_pb2.SubjectRef(type=subject_type, id=found.id, relation=relation),
@@ -197,7 +193,7 @@ def _result(result: Answer | PembaError, request_id: str, *, with_token: bool) -
         return BatchCheckResult(error=to_status(result, request_id))
     return BatchCheckResult(
         decision=_DECISIONS[result.decision],
-        reason=_REASONS[result.reason],
+        reason=REASONS[result.reason],
         missing_context=result.missing_context,
         token=result.token if with_token else "",
     )

@@ -6,8 +6,11 @@ from datetime import datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from pemba.errors import Reason
 from pemba.model import Membership, Role, Tenant, TenantStatus, Workspace, WorkspaceKind
+from pemba.service.effective_members import EffectiveMember
 from pemba.v1 import memberships_pb2, tenants_pb2, types_pb2, workspaces_pb2
+from pemba.v1.errors_pb2 import ErrorReason
 
 _STATUSES = {
     TenantStatus.ACTIVE: tenants_pb2.TENANT_STATUS_ACTIVE,
@@ -24,6 +27,12 @@ _ROLES = {
     Role.ADMIN: types_pb2.ROLE_ADMIN,
     Role.OWNER: types_pb2.ROLE_OWNER,
 }
+
+REASONS: dict[Reason | None, ErrorReason.ValueType] = {
+    None: ErrorReason.ERROR_REASON_UNSPECIFIED,
+    **{reason: ErrorReason.Value(f"ERROR_REASON_{reason}") for reason in Reason},
+}
+"""Why nothing was asked; unspecified where something was."""
 
 
 def tenant(record: Tenant) -> tenants_pb2.Tenant:
@@ -66,6 +75,20 @@ def membership(record: Membership) -> memberships_pb2.Membership:
         update_time=_timestamp(record.update_time),
         invited_by=record.invited_by or "",
         etag=record.etag,
+    )
+
+
+def effective_member(member: EffectiveMember) -> memberships_pb2.EffectiveMember:
+    subject = member.subject
+    return memberships_pb2.EffectiveMember(
+        subject=types_pb2.SubjectRef(type=subject.type, id=subject.id, relation=subject.relation),
+        permission=member.permission,
+        through=[
+            memberships_pb2.Grant(
+                object=types_pb2.ObjectRef(type=grant.object.type, id=grant.object.id), role=_ROLES[grant.role]
+            )
+            for grant in member.through
+        ],
     )
 
 

@@ -31,6 +31,7 @@ SCOPES: dict[str, Scope] = {
     "/pemba.v1.MembershipService/RemoveMember": Scope.WRITE,
     "/pemba.v1.MembershipService/TransferOwnership": Scope.WRITE,
     "/pemba.v1.MembershipService/ListMembers": Scope.READ,
+    "/pemba.v1.MembershipService/ListEffectiveMembers": Scope.READ,
 }
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pemba.errors import invalid_field
-from pemba.model import TenantId, WorkspaceId
-from pemba.rpc import records
+from pemba.model import PERMISSIONS, Permission, TenantId, UserId, WorkspaceId
+from pemba.rpc import filters, records
 from pemba.rpc.context import WORKSPACE, Call
+from pemba.rpc.records import REASONS
 from pemba.rpc.validation import Fields
+from pemba.service.workspace_search import ORDERS, Search
 from pemba.service.workspaces import WorkspaceService
 from pemba.v1.workspaces_pb2 import (
     WORKSPACE_KIND_PERSONAL,
@@ -73,8 +75,7 @@ class Workspaces:
             tenant_id = fields.tenant_id("tenant_id", request.tenant_id)
             parent_id = fields.workspace_id("parent_id", request.parent_id) if request.parent_id else None
             page_size = fields.page_size(request.page_size)
-            fields.not_supported("order_by", request.order_by)
-            fields.not_supported("filter", request.filter)
+            search = _search(fields, request)
         page = await self._service.list_workspaces(
             call.caller,
             tenant_id,
@@ -83,11 +84,13 @@ class Workspaces:
             include_archived=request.include_archived,
             page_size=page_size,
             page_token=request.page_token,
+            search=search,
         )
         return ListWorkspacesResponse(
             workspaces=[records.workspace(record) for record in page.records],
             next_page_token=page.next_page_token,
             token=page.token,
+            reason=REASONS[page.reason],
         )
 
     async def update_workspace(self, request: UpdateWorkspaceRequest, call: Call) -> UpdateWorkspaceResponse:
@@ -157,6 +160,19 @@ def _named(fields: Fields, request: _Named) -> tuple[TenantId, WorkspaceId]:
         fields.tenant_id("tenant_id", request.tenant_id),
         fields.workspace_id("workspace_id", request.workspace_id),
     )
+
+
+def _search(fields: Fields, request: ListWorkspacesRequest) -> Search:
+    order, descending = filters.order(request.order_by, ORDERS)
+    matches = filters.text_matches(request.filter, ("name", "slug"))
+    if not request.HasField("subject") and not request.permission:
+        return Search(order=order, descending=descending, matches=matches)
+    subject = fields.user_subject("subject", request.subject)
+    permission = fields.permission("permission", "workspace", request.permission)
+    if request.include_archived:
+        fields.wrong("include_archived", "goes without `subject`: checks of what is archived are DENIED")
+    known = Permission(permission) if permission in PERMISSIONS["workspace"] else None
+    return Search(UserId(subject.id), known, order, descending, matches)
 
 
 def _require_shared(fields: Fields, request: CreateWorkspaceRequest) -> None:

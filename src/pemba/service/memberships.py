@@ -14,6 +14,7 @@ from pemba.model import (
     Caller,
     Membership,
     ObjectRef,
+    Permission,
     Role,
     Seq,
     SubjectRef,
@@ -23,10 +24,12 @@ from pemba.model import (
     WorkspaceId,
 )
 from pemba.service import rights
+from pemba.service.effective_members import EffectiveMember, find
 from pemba.service.mutation import Draft, MutationOptions, Mutations, require_etag
 from pemba.service.results import Changed, Found, Page
 from pemba.service.rights import Action, visible
 from pemba.service.role_change import MEMBERSHIPS, RoleAssignment, RoleChange, require_own_tenant
+from pemba.service.workspace_search import denied_at_once
 from pemba.storage import memberships, outbox
 from pemba.storage.database import TenantTransaction
 from pemba.storage.outbox import MAX_CHANGE_OPERATIONS
@@ -189,6 +192,30 @@ class MembershipService:
         if len(found) > page_size:
             more = self._signer.page_token(arguments, [shown[-1].subject.type, shown[-1].subject.id])
         return Page(shown, more, self._signer.token({tenant_id: head}))
+
+    async def list_effective_members(
+        self,
+        caller: Caller,
+        tenant_id: TenantId,
+        *,
+        object: ObjectRef,  # noqa: A002 - the API's own name for it
+        permission: Permission,
+        page_size: int,
+        page_token: str,
+    ) -> Page[EffectiveMember]:
+        """Who has the permission there, and through which roles, by subject; nobody while the tenant is suspended."""
+        arguments = ["ListEffectiveMembers", tenant_id, str(object), permission, caller.acting_user]
+        position = self._signer.page_position(arguments, page_token) or ["", ""]
+        async with self._database.begin(TenantScope(tenant_id)) as tx:
+            head = await outbox.head(tx, tenant_id)
+            workspace_id = await _readable(tx, caller, object)
+            reason = await denied_at_once(tx, None)
+            found = [] if reason else await find(tx, workspace_id, permission, position, page_size + 1)
+        shown = tuple(found[:page_size])
+        more = ""
+        if len(found) > page_size:
+            more = self._signer.page_token(arguments, [shown[-1].subject.type, shown[-1].subject.id])
+        return Page(shown, more, self._signer.token({tenant_id: head}), reason)
 
 
 async def _readable(tx: TenantTransaction, caller: Caller, ref: ObjectRef) -> WorkspaceId | None:

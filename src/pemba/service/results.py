@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from pemba.errors import Reason
 from pemba.model import Tenant, Workspace
 
 T = TypeVar("T")
@@ -32,11 +33,12 @@ class Found(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
-    """Some of a list; `next_page_token` is empty on the last page."""
+    """Some of a list; `next_page_token` is empty on the last page, `reason` says why one is empty by decision."""
 
     records: tuple[T, ...]
     next_page_token: str
     token: str
+    reason: Reason | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ class Action(Enum):
     """On a workspace: the permission that it takes."""
 
     SEE = Permission.VIEW, "see it"
+    ASK_ABOUT_OTHERS = Permission.ADMINISTER, "ask about others"
     CREATE_CHILD = Permission.ADMINISTER, "create a workspace below it"
     UPDATE = Permission.ADMINISTER, "update it"
     SET_ROLES = Permission.ADMINISTER, "change its members"

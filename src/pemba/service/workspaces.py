@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple
+
 from pemba import projection
 from pemba.errors import NotFound, PreconditionFailed, Reason, invalid_field
 from pemba.model import (
@@ -26,6 +28,7 @@ from pemba.service.ids import new_workspace_id
 from pemba.service.mutation import Draft, MutationOptions, Mutations, require_etag
 from pemba.service.results import Changed, Found, Page
 from pemba.service.rights import Action, require_on_workspace, usable, visible
+from pemba.service.workspace_search import EVERYTHING, Search, denied_at_once, find, require_may_list
 from pemba.storage import memberships, outbox, users, workspaces
 from pemba.storage.database import TenantTransaction
 
@@ -99,22 +102,47 @@ class WorkspaceService:
         include_archived: bool,
         page_size: int,
         page_token: str,
+        search: Search = EVERYTHING,
     ) -> Page[Workspace]:
-        """Those below `parent_id` (None: the root): its children by slug, or `recursive` all, parents first."""
-        arguments = ["ListWorkspaces", tenant_id, parent_id, recursive, include_archived, caller.acting_user]
-        position = self._signer.page_position(arguments, page_token) or [""]
-        read = workspaces.descendants if recursive else workspaces.children
+        """Those below `parent_id` (None: the root): its children by slug, or `recursive` all, parents first.
+
+        A search selects among them, and may order them otherwise.  Raises NotFound, Forbidden.
+        """
+        arguments: list[object] = [
+            "ListWorkspaces",
+            tenant_id,
+            parent_id,
+            recursive,
+            include_archived,
+            caller.acting_user,
+        ]
+        if search != EVERYTHING:
+            arguments.append(astuple(search))
+        position = self._signer.page_position(arguments, page_token)
         async with self._database.begin(TenantScope(tenant_id)) as tx:
             head = await outbox.head(tx, tenant_id)
             parent = await (workspaces.root(tx) if parent_id is None else workspaces.get(tx, parent_id))
             named = f"workspace {parent_id}" if parent_id else f"tenant {tenant_id}"
             if parent is None:
                 raise NotFound(named)
-            await require_on_workspace(tx, caller, parent, Action.SEE, named)
-            found = await read(tx, parent.id, include_archived=include_archived, after=position[0], limit=page_size + 1)
+            await require_may_list(tx, caller, parent, search, named, anywhere=parent_id is None)
+            reason = await denied_at_once(tx, search.user) if search.user else None
+            found = (
+                []
+                if reason
+                else await find(
+                    tx,
+                    parent,
+                    search,
+                    recursive=recursive,
+                    include_archived=include_archived,
+                    after=position,
+                    limit=page_size + 1,
+                )
+            )
         shown = found[:page_size]
-        more = self._signer.page_token(arguments, [shown[-1][0]]) if len(found) > page_size else ""
-        return Page(tuple(w for _, w in shown), more, self._signer.token({tenant_id: head}))
+        more = self._signer.page_token(arguments, shown[-1][0]) if len(found) > page_size else ""
+        return Page(tuple(w for _, w in shown), more, self._signer.token({tenant_id: head}), reason)
 
     async def update_workspace(
         self,

@@ -28,6 +28,21 @@ _ROLES = Statement(
     )
     """
 )
+# The same rule the other way round, for lists: `reached (id)` are the workspaces on which a user holds one of `:roles`,
+# where the user is active.  What is archived is out of the graph here, as it is for checks.
+REACHED = """reached AS (
+    SELECT w.id FROM workspaces w
+    WHERE w.tenant_id = :tenant_id AND w.archive_time IS NULL AND EXISTS (
+        SELECT FROM memberships m JOIN users u ON u.id = m.user_id AND u.status = 'active'
+        WHERE m.tenant_id = :tenant_id AND m.user_id = CAST(:user_id AS text) AND (
+            m.workspace_id = w.id AND m.role = ANY (CAST(:roles AS text[]))
+            OR m.workspace_id IS NULL AND m.role = 'admin' AND w.kind = 'root'
+        )
+    )
+    UNION
+    SELECT w.id FROM reached JOIN workspaces w
+        ON w.tenant_id = :tenant_id AND w.parent_id = reached.id AND w.archive_time IS NULL
+)"""
 _TENANT_ROLE = Statement(
     """
     SELECT m.role FROM memberships m JOIN users u ON u.id = m.user_id AND u.status = 'active'

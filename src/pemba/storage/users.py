@@ -31,3 +31,9 @@ async def is_active(tx: Transaction, user_id: UserId) -> bool:
     """Whether there is such a user, neither suspended nor deactivated."""
     record = await _STATUS.row(tx, id=user_id)
     return record is not None and record["status"] == UserStatus.ACTIVE
+
+
+async def is_inactive(tx: Transaction, user_id: UserId) -> bool:
+    """Whether there is such a user, suspended or deactivated."""
+    record = await _STATUS.row(tx, id=user_id)
+    return record is not None and record["status"] != UserStatus.ACTIVE

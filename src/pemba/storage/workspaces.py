@@ -14,7 +14,7 @@ _COLUMNS = (
     "tenant_id, id, parent_id, slug, name, kind, archive_time, archived_with, creator_id,"
     " create_time, update_time, changed_seq"
 )
-_COLUMNS_OF_W = ", ".join(f"w.{column.strip()}" for column in _COLUMNS.split(","))
+COLUMNS_OF_W = ", ".join(f"w.{column.strip()}" for column in _COLUMNS.split(","))
 
 _INSERT = Statement(
     "INSERT INTO workspaces (tenant_id, id, parent_id, slug, name, kind, creator_id, changed_seq)"
@@ -35,7 +35,7 @@ _GET_BY_PATH = Statement(
             ON w.tenant_id = :tenant_id AND w.parent_id = path.id
             AND w.slug = (CAST(:slugs AS text[]))[path.level + 1]
     )
-    SELECT {_COLUMNS_OF_W} FROM path JOIN workspaces w ON w.tenant_id = :tenant_id AND w.id = path.id
+    SELECT {COLUMNS_OF_W} FROM path JOIN workspaces w ON w.tenant_id = :tenant_id AND w.id = path.id
     WHERE path.level = CAST(:levels AS int)
     """
 )
@@ -48,7 +48,7 @@ _LINE = Statement(
         SELECT w.id, w.parent_id, line.level + 1 FROM line JOIN workspaces w
             ON w.tenant_id = :tenant_id AND w.id = line.parent_id
     )
-    SELECT {_COLUMNS_OF_W} FROM line JOIN workspaces w ON w.tenant_id = :tenant_id AND w.id = line.id
+    SELECT {COLUMNS_OF_W} FROM line JOIN workspaces w ON w.tenant_id = :tenant_id AND w.id = line.id
     ORDER BY line.level
     """
 )
@@ -70,7 +70,7 @@ _SUBTREE = Statement(
         UNION ALL
         SELECT w.id FROM below JOIN workspaces w ON w.tenant_id = :tenant_id AND w.parent_id = below.id
     )
-    SELECT {_COLUMNS_OF_W} FROM below JOIN workspaces w ON w.tenant_id = :tenant_id AND w.id = below.id
+    SELECT {COLUMNS_OF_W} FROM below JOIN workspaces w ON w.tenant_id = :tenant_id AND w.id = below.id
     ORDER BY w.id
     LIMIT :limit
     """
@@ -80,29 +80,6 @@ _ARCHIVED_WITH = Statement(
 )
 _HAS_CHILDREN = Statement(
     "SELECT EXISTS (SELECT FROM workspaces WHERE tenant_id = :tenant_id AND parent_id = :id) AS found"
-)
-_CHILDREN = Statement(
-    f"""
-    SELECT {_COLUMNS} FROM workspaces
-    WHERE tenant_id = :tenant_id AND parent_id = :parent_id AND slug > :after
-        AND (CAST(:include_archived AS bool) OR archive_time IS NULL)
-    ORDER BY slug LIMIT :limit
-    """
-)
-_ALL = Statement(
-    f"""
-    WITH RECURSIVE below AS (
-        SELECT id, '' AS path FROM workspaces WHERE tenant_id = :tenant_id AND id = :parent_id
-        UNION ALL
-        SELECT w.id, below.path || w.slug || '/' FROM below JOIN workspaces w
-            ON w.tenant_id = :tenant_id AND w.parent_id = below.id
-            AND (CAST(:include_archived AS bool) OR w.archive_time IS NULL)
-    )
-    SELECT {_COLUMNS_OF_W}, below.path COLLATE "C" AS path
-    FROM below JOIN workspaces w ON w.tenant_id = :tenant_id AND w.id = below.id
-    WHERE below.id <> :parent_id AND below.path COLLATE "C" > :after
-    ORDER BY below.path COLLATE "C" LIMIT :limit
-    """
 )
 _RENAME = Statement(
     "UPDATE workspaces SET name = :name, changed_seq = :seq, update_time = now()"
@@ -125,7 +102,7 @@ _DELETE = Statement("DELETE FROM workspaces WHERE tenant_id = :tenant_id AND id 
 
 async def insert(tx: TenantTransaction | SystemTransaction, workspace: Workspace, seq: Seq) -> Workspace:
     """Store a new workspace; its times and etag come from the database.  Raises AlreadyExists (SLUG_TAKEN)."""
-    return _workspace(
+    return from_record(
         await _INSERT.one(
             tx,
             tenant_id=workspace.tenant_id,
@@ -142,28 +119,28 @@ async def insert(tx: TenantTransaction | SystemTransaction, workspace: Workspace
 
 async def get(tx: TenantTransaction, workspace_id: WorkspaceId) -> Workspace | None:
     record = await _GET.row(tx, tenant_id=tx.tenant_id, id=workspace_id)
-    return None if record is None else _workspace(record)
+    return None if record is None else from_record(record)
 
 
 async def get_many(tx: TenantTransaction, ids: Sequence[WorkspaceId]) -> list[Workspace]:
     """Those of these ids that there are, in no order."""
-    return [_workspace(r) for r in await _GET_MANY.rows(tx, tenant_id=tx.tenant_id, ids=list(ids))]
+    return [from_record(r) for r in await _GET_MANY.rows(tx, tenant_id=tx.tenant_id, ids=list(ids))]
 
 
 async def root(tx: TenantTransaction) -> Workspace | None:
     record = await _ROOT.row(tx, tenant_id=tx.tenant_id)
-    return None if record is None else _workspace(record)
+    return None if record is None else from_record(record)
 
 
 async def get_by_path(tx: TenantTransaction, slugs: Sequence[str]) -> Workspace | None:
     """The workspace at these slugs below the root; no slugs: the root."""
     record = await _GET_BY_PATH.row(tx, tenant_id=tx.tenant_id, slugs=list(slugs), levels=len(slugs))
-    return None if record is None else _workspace(record)
+    return None if record is None else from_record(record)
 
 
 async def line(tx: TenantTransaction, workspace_id: WorkspaceId) -> list[Workspace]:
     """The workspace and its ancestors, the root last; empty where there is no such workspace."""
-    return [_workspace(r) for r in await _LINE.rows(tx, tenant_id=tx.tenant_id, id=workspace_id)]
+    return [from_record(r) for r in await _LINE.rows(tx, tenant_id=tx.tenant_id, id=workspace_id)]
 
 
 async def height(tx: TenantTransaction, workspace_id: WorkspaceId) -> int:
@@ -175,12 +152,12 @@ async def height(tx: TenantTransaction, workspace_id: WorkspaceId) -> int:
 async def subtree(tx: TenantTransaction, workspace_id: WorkspaceId, limit: int) -> list[Workspace]:
     """The workspace and all below it, archived ones too, at most `limit`."""
     records = await _SUBTREE.rows(tx, tenant_id=tx.tenant_id, id=workspace_id, limit=limit)
-    return [_workspace(r) for r in records]
+    return [from_record(r) for r in records]
 
 
 async def archived_with(tx: TenantTransaction, workspace_id: WorkspaceId) -> list[Workspace]:
     """Those that went into the archive when this one was archived, itself among them."""
-    return [_workspace(r) for r in await _ARCHIVED_WITH.rows(tx, tenant_id=tx.tenant_id, id=workspace_id)]
+    return [from_record(r) for r in await _ARCHIVED_WITH.rows(tx, tenant_id=tx.tenant_id, id=workspace_id)]
 
 
 async def has_children(tx: TenantTransaction, workspace_id: WorkspaceId) -> bool:
@@ -188,53 +165,23 @@ async def has_children(tx: TenantTransaction, workspace_id: WorkspaceId) -> bool
     return bool(record["found"])
 
 
-async def children(
-    tx: TenantTransaction, parent_id: WorkspaceId, *, include_archived: bool, after: str, limit: int
-) -> list[tuple[str, Workspace]]:
-    """(position, workspace) of those directly below, by slug; the position is what `after` takes."""
-    records = await _CHILDREN.rows(
-        tx,
-        tenant_id=tx.tenant_id,
-        parent_id=parent_id,
-        include_archived=include_archived,
-        after=after,
-        limit=limit,
-    )
-    return [(r["slug"], _workspace(r)) for r in records]
-
-
-async def descendants(
-    tx: TenantTransaction, parent_id: WorkspaceId, *, include_archived: bool, after: str, limit: int
-) -> list[tuple[str, Workspace]]:
-    """(position, workspace) of all below, a parent before its children; the position is the path of slugs."""
-    records = await _ALL.rows(
-        tx,
-        tenant_id=tx.tenant_id,
-        parent_id=parent_id,
-        include_archived=include_archived,
-        after=after,
-        limit=limit,
-    )
-    return [(r["path"], _workspace(r)) for r in records]
-
-
 async def rename(tx: TenantTransaction, workspace_id: WorkspaceId, name: str, seq: Seq) -> Workspace:
-    return _workspace(await _RENAME.one(tx, tenant_id=tx.tenant_id, id=workspace_id, name=name, seq=seq))
+    return from_record(await _RENAME.one(tx, tenant_id=tx.tenant_id, id=workspace_id, name=name, seq=seq))
 
 
 async def move(tx: TenantTransaction, workspace_id: WorkspaceId, parent_id: WorkspaceId, seq: Seq) -> Workspace:
     """Raises AlreadyExists (SLUG_TAKEN).  Cycles and depth are the caller's to check, under the tenant's head."""
-    return _workspace(await _MOVE.one(tx, tenant_id=tx.tenant_id, id=workspace_id, parent_id=parent_id, seq=seq))
+    return from_record(await _MOVE.one(tx, tenant_id=tx.tenant_id, id=workspace_id, parent_id=parent_id, seq=seq))
 
 
 async def archive(tx: TenantTransaction, ids: Sequence[WorkspaceId], named: WorkspaceId, seq: Seq) -> list[Workspace]:
     records = await _ARCHIVE.rows(tx, tenant_id=tx.tenant_id, ids=list(ids), named=named, seq=seq)
-    return [_workspace(r) for r in records]
+    return [from_record(r) for r in records]
 
 
 async def unarchive(tx: TenantTransaction, ids: Sequence[WorkspaceId], seq: Seq) -> list[Workspace]:
     records = await _UNARCHIVE.rows(tx, tenant_id=tx.tenant_id, ids=list(ids), seq=seq)
-    return [_workspace(r) for r in records]
+    return [from_record(r) for r in records]
 
 
 async def delete(tx: TenantTransaction, workspace_id: WorkspaceId) -> None:
@@ -242,7 +189,8 @@ async def delete(tx: TenantTransaction, workspace_id: WorkspaceId) -> None:
     await _DELETE.run(tx, tenant_id=tx.tenant_id, id=workspace_id)
 
 
-def _workspace(record: Record) -> Workspace:
+def from_record(record: Record) -> Workspace:
+    """A workspace of its columns."""
     return Workspace(
         tenant_id=record["tenant_id"],
         id=WorkspaceId(record["id"]),

@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from pemba.v1 import errors_pb2 as _errors_pb2
 from pemba.v1 import types_pb2 as _types_pb2
 import builtins as _builtins
 import sys
@@ -561,3 +562,151 @@ class ListMembersResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListMembersResponse: _TypeAlias = ListMembersResponse  # noqa: Y015
+
+@_typing.final
+class Grant(_message.Message):
+    """A role that gives access to the object asked about."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OBJECT_FIELD_NUMBER: _builtins.int
+    ROLE_FIELD_NUMBER: _builtins.int
+    role: _types_pb2.Role.ValueType
+    """The role there."""
+    @_builtins.property
+    def object(self) -> _types_pb2.ObjectRef:
+        """Where the role is: the object itself, a workspace above it, or the tenant (whose admins own its workspaces)."""
+
+    def __init__(
+        self,
+        *,
+        object: _types_pb2.ObjectRef | None = ...,
+        role: _types_pb2.Role.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["object", b"object"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["object", b"object", "role", b"role"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Grant: _TypeAlias = Grant  # noqa: Y015
+
+@_typing.final
+class EffectiveMember(_message.Message):
+    """Somebody who has access."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    PERMISSION_FIELD_NUMBER: _builtins.int
+    THROUGH_FIELD_NUMBER: _builtins.int
+    permission: _builtins.str
+    """The strongest permission that the grants give on the object: `own`, `administer`, `edit` or `view` on a workspace,
+    `administer` or `view` on a tenant; each includes those after it.
+    """
+    @_builtins.property
+    def subject(self) -> _types_pb2.SubjectRef:
+        """Who."""
+
+    @_builtins.property
+    def through(self) -> _containers.RepeatedCompositeFieldContainer[Global___Grant]:
+        """The grants, the object's own first, then upwards to the tenant."""
+
+    def __init__(
+        self,
+        *,
+        subject: _types_pb2.SubjectRef | None = ...,
+        permission: _builtins.str = ...,
+        through: _abc.Iterable[Global___Grant] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["subject", b"subject"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["permission", b"permission", "subject", b"subject", "through", b"through"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EffectiveMember: _TypeAlias = EffectiveMember  # noqa: Y015
+
+@_typing.final
+class ListEffectiveMembersRequest(_message.Message):
+    """A page of those who have access."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    OBJECT_FIELD_NUMBER: _builtins.int
+    PERMISSION_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    tenant_id: _builtins.str
+    """The tenant it is about."""
+    permission: _builtins.str
+    """Only those who have this permission; empty: `view`."""
+    page_size: _builtins.int
+    """At most so many, 1,000 at most; 0: 100."""
+    page_token: _builtins.str
+    """`next_page_token` of the page before, with the same arguments; empty: the first page."""
+    order_by: _builtins.str
+    """Not supported yet: must be empty."""
+    filter: _builtins.str
+    """Not supported yet: must be empty."""
+    @_builtins.property
+    def object(self) -> _types_pb2.ObjectRef:
+        """The tenant itself, or a workspace of it."""
+
+    def __init__(
+        self,
+        *,
+        tenant_id: _builtins.str = ...,
+        object: _types_pb2.ObjectRef | None = ...,
+        permission: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        order_by: _builtins.str = ...,
+        filter: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["object", b"object"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "object", b"object", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "permission", b"permission", "tenant_id", b"tenant_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListEffectiveMembersRequest: _TypeAlias = ListEffectiveMembersRequest  # noqa: Y015
+
+@_typing.final
+class ListEffectiveMembersResponse(_message.Message):
+    """A page of those who have access: those for whom Check says so at `token`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EFFECTIVE_MEMBERS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """For the next page; empty on the last."""
+    token: _builtins.str
+    """The position at which they were read."""
+    reason: _errors_pb2.ErrorReason.ValueType
+    """Why nobody is listed: TENANT_SUSPENDED; else unspecified."""
+    @_builtins.property
+    def effective_members(self) -> _containers.RepeatedCompositeFieldContainer[Global___EffectiveMember]:
+        """By subject, each once.  None has access to what is archived; users who are suspended have none."""
+
+    def __init__(
+        self,
+        *,
+        effective_members: _abc.Iterable[Global___EffectiveMember] | None = ...,
+        next_page_token: _builtins.str = ...,
+        token: _builtins.str = ...,
+        reason: _errors_pb2.ErrorReason.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["effective_members", b"effective_members", "next_page_token", b"next_page_token", "reason", b"reason", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListEffectiveMembersResponse: _TypeAlias = ListEffectiveMembersResponse  # noqa: Y015

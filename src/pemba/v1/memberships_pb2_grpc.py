@@ -65,6 +65,11 @@ class MembershipServiceStub:
                 request_serializer=pemba_dot_v1_dot_memberships__pb2.ListMembersRequest.SerializeToString,
                 response_deserializer=pemba_dot_v1_dot_memberships__pb2.ListMembersResponse.FromString,
                 _registered_method=True)
+        self.ListEffectiveMembers = channel.unary_unary(
+                '/pemba.v1.MembershipService/ListEffectiveMembers',
+                request_serializer=pemba_dot_v1_dot_memberships__pb2.ListEffectiveMembersRequest.SerializeToString,
+                response_deserializer=pemba_dot_v1_dot_memberships__pb2.ListEffectiveMembersResponse.FromString,
+                _registered_method=True)
 
 
 class MembershipServiceServicer:
@@ -113,6 +118,13 @@ class MembershipServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListEffectiveMembers(self, request, context):
+        """Everybody who has access to the tenant or to a workspace, and through which roles.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_MembershipServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -145,6 +157,11 @@ def add_MembershipServiceServicer_to_server(servicer, server):
                     servicer.ListMembers,
                     request_deserializer=pemba_dot_v1_dot_memberships__pb2.ListMembersRequest.FromString,
                     response_serializer=pemba_dot_v1_dot_memberships__pb2.ListMembersResponse.SerializeToString,
+            ),
+            'ListEffectiveMembers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListEffectiveMembers,
+                    request_deserializer=pemba_dot_v1_dot_memberships__pb2.ListEffectiveMembersRequest.FromString,
+                    response_serializer=pemba_dot_v1_dot_memberships__pb2.ListEffectiveMembersResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -310,6 +327,33 @@ class MembershipService:
             '/pemba.v1.MembershipService/ListMembers',
             pemba_dot_v1_dot_memberships__pb2.ListMembersRequest.SerializeToString,
             pemba_dot_v1_dot_memberships__pb2.ListMembersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListEffectiveMembers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pemba.v1.MembershipService/ListEffectiveMembers',
+            pemba_dot_v1_dot_memberships__pb2.ListEffectiveMembersRequest.SerializeToString,
+            pemba_dot_v1_dot_memberships__pb2.ListEffectiveMembersResponse.FromString,
             options,
             channel_credentials,
             insecure,

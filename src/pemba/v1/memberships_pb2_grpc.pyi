@@ -45,6 +45,8 @@ class MembershipServiceStub:
     """Make another user an owner of a workspace, and who was one an admin."""
     ListMembers: _grpc.UnaryUnaryMultiCallable[_memberships_pb2.ListMembersRequest, _memberships_pb2.ListMembersResponse]
     """The direct members of the tenant or of a workspace."""
+    ListEffectiveMembers: _grpc.UnaryUnaryMultiCallable[_memberships_pb2.ListEffectiveMembersRequest, _memberships_pb2.ListEffectiveMembersResponse]
+    """Everybody who has access to the tenant or to a workspace, and through which roles."""
 
 @_typing.type_check_only
 class MembershipServiceAsyncStub(MembershipServiceStub):
@@ -63,6 +65,8 @@ class MembershipServiceAsyncStub(MembershipServiceStub):
     """Make another user an owner of a workspace, and who was one an admin."""
     ListMembers: _aio.UnaryUnaryMultiCallable[_memberships_pb2.ListMembersRequest, _memberships_pb2.ListMembersResponse]  # type: ignore[assignment]
     """The direct members of the tenant or of a workspace."""
+    ListEffectiveMembers: _aio.UnaryUnaryMultiCallable[_memberships_pb2.ListEffectiveMembersRequest, _memberships_pb2.ListEffectiveMembersResponse]  # type: ignore[assignment]
+    """Everybody who has access to the tenant or to a workspace, and through which roles."""
 
 class MembershipServiceServicer(metaclass=_abc_1.ABCMeta):
     """Memberships: roles of subjects on the tenant and on workspaces."""
@@ -114,5 +118,13 @@ class MembershipServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_memberships_pb2.ListMembersResponse, _abc.Awaitable[_memberships_pb2.ListMembersResponse]]:
         """The direct members of the tenant or of a workspace."""
+
+    @_abc_1.abstractmethod
+    def ListEffectiveMembers(
+        self,
+        request: _memberships_pb2.ListEffectiveMembersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_memberships_pb2.ListEffectiveMembersResponse, _abc.Awaitable[_memberships_pb2.ListEffectiveMembersResponse]]:
+        """Everybody who has access to the tenant or to a workspace, and through which roles."""
 
 def add_MembershipServiceServicer_to_server(servicer: MembershipServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

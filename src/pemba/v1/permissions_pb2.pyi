@@ -474,7 +474,7 @@ class LookupResourcesResponse(_message.Message):
     reason: _errors_pb2.ErrorReason.ValueType
     """On the first message: why nothing is listed: TENANT_SUSPENDED, USER_SUSPENDED; else unspecified."""
     token: _builtins.str
-    """On the first message: the position that the whole stream is at least as fresh as."""
+    """On the first message: the position that the whole stream is at least as fresh as; empty for `minimize_latency`."""
     @_builtins.property
     def resource(self) -> _types_pb2.ObjectRef:
         """The object; unset on the first message."""
@@ -580,7 +580,7 @@ class LookupSubjectsResponse(_message.Message):
     out.
     """
     token: _builtins.str
-    """On the first message: the position that the whole stream is at least as fresh as."""
+    """On the first message: the position that the whole stream is at least as fresh as; empty for `minimize_latency`."""
     @_builtins.property
     def subject(self) -> _types_pb2.SubjectRef:
         """The subject; unset on the first message."""

@@ -10,6 +10,8 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from pemba.v1 import errors_pb2 as _errors_pb2
+from pemba.v1 import types_pb2 as _types_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -283,6 +285,8 @@ class ListWorkspacesRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     ORDER_BY_FIELD_NUMBER: _builtins.int
     FILTER_FIELD_NUMBER: _builtins.int
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    PERMISSION_FIELD_NUMBER: _builtins.int
     tenant_id: _builtins.str
     """The tenant they belong to."""
     parent_id: _builtins.str
@@ -296,9 +300,21 @@ class ListWorkspacesRequest(_message.Message):
     page_token: _builtins.str
     """`next_page_token` of the page before, with the same arguments; empty: the first page."""
     order_by: _builtins.str
-    """Not supported yet: must be empty."""
+    """`slug`, `name` or `create_time`, with ` desc` for the reverse; names and slugs by code points.  Empty: children by
+    slug, a subtree with parents first.
+    """
     filter: _builtins.str
-    """Not supported yet: must be empty."""
+    """Restrictions joined with AND: `name:"text"` and `slug:text` have the text in them, whatever its case; `name="text"`
+    and `slug=text` are it.  In quotes, `\\"` and `\\\\` stand for what is escaped.  At most 1,000 characters.
+    """
+    permission: _builtins.str
+    """With `subject`: `own`, `administer`, `edit` or `view`."""
+    @_builtins.property
+    def subject(self) -> _types_pb2.SubjectRef:
+        """With `permission`: only those on which this user has it; archived ones are then not among them.  Who acts as a user
+        asks about that user, and about others where that user administers `parent_id`.
+        """
+
     def __init__(
         self,
         *,
@@ -310,10 +326,12 @@ class ListWorkspacesRequest(_message.Message):
         page_token: _builtins.str = ...,
         order_by: _builtins.str = ...,
         filter: _builtins.str = ...,
+        subject: _types_pb2.SubjectRef | None = ...,
+        permission: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["subject", b"subject"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "include_archived", b"include_archived", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "parent_id", b"parent_id", "recursive", b"recursive", "tenant_id", b"tenant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "include_archived", b"include_archived", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "parent_id", b"parent_id", "permission", b"permission", "recursive", b"recursive", "subject", b"subject", "tenant_id", b"tenant_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -328,13 +346,16 @@ class ListWorkspacesResponse(_message.Message):
     WORKSPACES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     TOKEN_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """For the next page; empty on the last."""
     token: _builtins.str
     """The position at which they were read."""
+    reason: _errors_pb2.ErrorReason.ValueType
+    """With `subject`, why nothing is listed: TENANT_SUSPENDED, USER_SUSPENDED; else unspecified."""
     @_builtins.property
     def workspaces(self) -> _containers.RepeatedCompositeFieldContainer[Global___Workspace]:
-        """Children by slug; a subtree with parents first."""
+        """In the order asked for."""
 
     def __init__(
         self,
@@ -342,10 +363,11 @@ class ListWorkspacesResponse(_message.Message):
         workspaces: _abc.Iterable[Global___Workspace] | None = ...,
         next_page_token: _builtins.str = ...,
         token: _builtins.str = ...,
+        reason: _errors_pb2.ErrorReason.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "token", b"token", "workspaces", b"workspaces"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "reason", b"reason", "token", b"token", "workspaces", b"workspaces"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

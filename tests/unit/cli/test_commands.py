@@ -360,3 +360,24 @@ def test_a_lookup_that_is_cut_off_prints_nothing_of_what_came(pemba, api):
     api.answer("LookupResources", stream(first, FOUND, then=grpc.StatusCode.INTERNAL))
     done = pemba("lookup", "resources", "user:bob", "view", "-t", TENANT_ID)
     assert (done.code, done.out) == (3, "")
+
+
+def test_a_list_by_permission_sends_what_was_asked_for_and_leaves_the_parent_open(pemba, api):
+    api.answer("ListWorkspaces", workspaces_pb2.ListWorkspacesResponse(workspaces=[ENG]))
+    done = pemba(
+        *("workspace", "list", "-r", "-t", TENANT_ID, "--subject", "user:bob", "--permission", "edit"),
+        *("--order-by", "name desc", "--filter", "name:eng"),
+    )
+    assert done.code == 0
+    request = api.requests[0][1]
+    assert (request.parent_id, request.subject, request.permission) == ("", BOB, "edit")
+    assert (request.order_by, request.filter, request.recursive) == ("name desc", "name:eng", True)
+
+
+def test_who_has_access_is_listed_with_the_roles_that_give_it(pemba, api):
+    grant = memberships_pb2.Grant(object=types_pb2.ObjectRef(type="tenant", id=TENANT_ID), role=types_pb2.ROLE_ADMIN)
+    member = memberships_pb2.EffectiveMember(subject=BOB, permission="own", through=[grant])
+    api.answer("ListEffectiveMembers", memberships_pb2.ListEffectiveMembersResponse(effective_members=[member]))
+    done = pemba("member", "effective", f"workspace:{ENG_ID}", "-t", TENANT_ID)
+    assert done.out.split()[3:] == ["user:bob", "own", "admin", "of", f"tenant:{TENANT_ID}"]
+    assert api.requests[0][1].permission == "view"

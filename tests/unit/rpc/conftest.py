@@ -213,6 +213,7 @@ def _fakes() -> tuple[FakeService, FakeService, FakeService, FakeService]:
                 "remove_member": Changed(None, ""),
                 "transfer_ownership": members,
                 "list_members": Page((MEMBERSHIP,), "", "t1"),
+                "list_effective_members": Page((), "", "t1"),
             }
         ),
     )

@@ -2,6 +2,7 @@
 
 import pytest
 
+from pemba.service.workspace_search import Search
 from pemba.v1.workspaces_pb2 import (
     WORKSPACE_KIND_PERSONAL,
     WORKSPACE_KIND_ROOT,
@@ -95,6 +96,7 @@ async def test_a_list_says_how_deep_and_whether_archived_ones_count(running):
         "include_archived": True,
         "page_size": 100,
         "page_token": "",
+        "search": Search(),
     }
     assert [workspace.id for workspace in response.workspaces] == [WORKSPACE_ID]
 
