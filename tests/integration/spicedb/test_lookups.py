@@ -10,7 +10,8 @@ from pemba.spicedb import lookups
 from pemba.spicedb.client import Decision, FullyConsistent, SpiceDB
 from pemba.spicedb.lookups import ExactlyAt
 
-CAROL = SubjectRef("user", "carol")
+# Nobody else's: the store is shared by all tests, and a lookup sees all of it.
+CAROL = SubjectRef("user", "carol-of-lookups")
 WORKSPACE = ObjectRef("workspace", "ten_lookups/child")
 OF_NO_STORE = "GhUKEzE3MDAwMDAwMDAwMDAwMDAwMDA="
 
@@ -31,9 +32,9 @@ async def subjects(client: SpiceDB, at) -> list[lookups.Found]:
 async def carol(client: SpiceDB) -> SpiceDB:
     operations = touch(
         "workspace:ten_lookups/child#parent@workspace:ten_lookups/root",
-        "workspace:ten_lookups/root#viewer@user:carol",
-        "workspace:ten_lookups/child#viewer@user:carol",
-        "workspace:ten_lookups/child#admin@user:carol",
+        "workspace:ten_lookups/root#viewer@user:carol-of-lookups",
+        "workspace:ten_lookups/child#viewer@user:carol-of-lookups",
+        "workspace:ten_lookups/child#admin@user:carol-of-lookups",
         "workspace:ten_lookups/child#viewer@user:dave",
     )
     await client.write(operations, metadata={}, timeout=10)
@@ -44,7 +45,7 @@ async def test_what_is_reached_by_several_paths_is_found_once(carol) -> None:
     found = await resources(carol, FullyConsistent())
     assert sorted(item.id for item in found) == ["ten_lookups/child", "ten_lookups/root"]
     assert {item.decision for item in found} == {Decision.ALLOWED}
-    assert sorted(item.id for item in await subjects(carol, FullyConsistent())) == ["carol", "dave"]
+    assert sorted(item.id for item in await subjects(carol, FullyConsistent())) == ["carol-of-lookups", "dave"]
 
 
 async def test_at_a_named_revision_a_later_change_does_not_show(carol) -> None:
