@@ -19,11 +19,16 @@ class Side(Enum):
 
 
 class Trap:
-    """Springs at the first request that holds `pattern`; that connection then waits until `release` or a cut."""
+    """Springs at the first request that holds `pattern`; that connection then waits until `release` or a cut.
 
-    def __init__(self, pattern: bytes, side: Side) -> None:
+    Where `after` is given, only on a connection on which an earlier request held that.
+    """
+
+    def __init__(self, pattern: bytes, side: Side, after: bytes) -> None:
         self.pattern = pattern
         self.side = side
+        self.after = after
+        self.armed_on: set[object] = set()
         self.sprung = asyncio.Event()
         self.answered = asyncio.Event()
         """The server has sent something that is held back."""
@@ -128,11 +133,11 @@ class Proxy:
         """What the server closes stays open to the client until it is cut."""
         self._keeps_open = True
 
-    def trap(self, pattern: bytes, side: Side = Side.ANSWER) -> Trap:
+    def trap(self, pattern: bytes, side: Side = Side.ANSWER, *, after: bytes = b"") -> Trap:
         """Hold back what `side` says of the first request from now on that holds `pattern`."""
         for link in self._links:
             link.tail = b""
-        trap = Trap(pattern, side)
+        trap = Trap(pattern, side, after)
         self._traps.append(trap)
         return trap
 
@@ -173,7 +178,10 @@ class Proxy:
                 trap = self._sprung(link, data)
                 if trap is not None and trap.side is Side.REQUEST:
                     trap.sprung.set()
-                    await trap.wait()
+                    more = await _hold(trap, link.client[0])
+                    if more is None:
+                        return
+                    data += more
                 elif trap is not None:
                     link.answers_held = trap
                 link.server[1].write(data)
@@ -202,7 +210,33 @@ class Proxy:
         """A pattern may lie across two reads."""
         seen = link.tail + data
         link.tail = seen[-64:]
-        found = next((trap for trap in self._traps if trap.pattern in seen), None)
+        found = next((trap for trap in self._traps if self._is_armed(trap, link, seen) and trap.pattern in seen), None)
         if found is not None:
             self._traps.remove(found)
         return found
+
+    def _is_armed(self, trap: Trap, link: _Link, seen: bytes) -> bool:
+        armed = not trap.after or link in trap.armed_on
+        if trap.after in seen:
+            trap.armed_on.add(link)
+        return armed
+
+
+async def _hold(trap: Trap, client: asyncio.StreamReader) -> bytes | None:
+    """What the client says until the trap is released; None where it goes away before."""
+    said = b""
+    released = asyncio.create_task(trap.wait())
+    try:
+        while not released.done():
+            reading = asyncio.create_task(client.read(_CHUNK))
+            await asyncio.wait({released, reading}, return_when=asyncio.FIRST_COMPLETED)
+            if not reading.done():
+                reading.cancel()
+                await asyncio.wait({reading})
+            elif not reading.result():
+                return None
+            else:
+                said += reading.result()
+    finally:
+        released.cancel()
+    return said

@@ -24,7 +24,8 @@ Outages.  A write without a definite answer is tried again for ever, with a jitt
 ever given up or counted as poison because SpiceDB was away.  What SpiceDB refuses for an operation's own sake holds
 up that tenant alone, with an error in the log, until the schema takes it.
 
-One relay delivers at a time: it holds a lock on a PostgreSQL session, others stand by.  That keeps two relays apart,
-but not from a request that was sent before the session was lost: fences in SpiceDB, for which tables and schema are
-ready (`relay_lease`, `definition fence`), are what will.
+One relay delivers at a time: it holds a lock on a PostgreSQL session, others stand by.  PostgreSQL ends a session that
+was silent for ten seconds; eight seconds after its last answer, by a clock that runs on in a suspended machine, a relay
+writes nothing more of what it had read.  That keeps two relays apart, but not from a request that was sent before:
+fences in SpiceDB, for which tables and schema are ready (`relay_lease`, `definition fence`), are what will.
 """

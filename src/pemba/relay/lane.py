@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import structlog
 
@@ -25,6 +25,10 @@ MAX_TENANTS = 64
 log = structlog.get_logger()
 
 
+class TurnOver(Exception):
+    """It is not certain any more that this relay is the one that delivers: nothing further may be written."""
+
+
 class Lane:
     """Delivers what is due in one shard, round by round."""
 
@@ -35,6 +39,7 @@ class Lane:
         self._rpc_seconds = rpc_seconds
         self._due = asyncio.Event()
         self._backoff = Backoff()
+        self._may_write: Callable[[], bool] = lambda: True
         # Tenants that cannot go on for a reason of their own: when (loop time) to try each again.
         self._aside: dict[TenantId, tuple[float, Backoff]] = {}
 
@@ -42,8 +47,12 @@ class Lane:
         """Something may be due."""
         self._due.set()
 
-    async def run(self, stopping: asyncio.Event) -> None:
-        """Deliver until `stopping` is set; a request under way is finished and recorded first."""
+    async def run(self, stopping: asyncio.Event, may_write: Callable[[], bool]) -> None:
+        """Deliver until `stopping` is set; a request under way is finished and recorded first.
+
+        `may_write` is asked right before every request: what was read may be old by then.
+        """
+        self._may_write = may_write
         stop = asyncio.create_task(stopping.wait())
         try:
             while not stopping.is_set():
@@ -61,6 +70,8 @@ class Lane:
                 if not await self.run_once():
                     return
                 self._backoff.succeeded()
+            except TurnOver:
+                return
             except PembaError as error:
                 pause = self._backoff.failed()
                 self._log_failure(error, pause)
@@ -69,7 +80,8 @@ class Lane:
     async def run_once(self) -> int:
         """One round: the next batch of each due tenant; how many rows were delivered.
 
-        Raises Unavailable and WriteFailed; whatever was written and not recorded is written again by the next round.
+        Raises Unavailable, WriteFailed and TurnOver; whatever was written and not recorded is written again by the
+        next round, whoever's that is.
         """
         schema_number, batches = await self._read()
         delivered = 0
@@ -128,6 +140,8 @@ class Lane:
         return len(rows)
 
     async def _write(self, request: Sequence[Batch], operations: Sequence[TupleOperation]) -> str:
+        if not self._may_write():
+            raise TurnOver
         metadata = dict(request[-1].rows[-1].trace)
         return await self._spicedb.write(operations, metadata=metadata, timeout=self._rpc_seconds)
 

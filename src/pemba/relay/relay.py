@@ -88,17 +88,25 @@ class Relay:
         """Deliver until the session ends or the relay is stopped; then every lane has come to rest."""
         await session.listen(self._heard)
         turn_over = asyncio.Event()
+
+        def may_write() -> bool:
+            return not turn_over.is_set() and session.is_certain()
+
         log.info(Event.STARTED, shards=SHARDS)
         self._delivering.set()
         try:
             async with asyncio.TaskGroup() as tasks:
                 for lane in self._lanes:
-                    tasks.create_task(_named(f"lane {lane.shard}", lane.run(turn_over)))
-                tasks.create_task(_named("poll", self._poll(turn_over)))
-                tasks.create_task(_named("retention", self._retention.run(turn_over)))
+                    tasks.create_task(_named(f"lane {lane.shard}", lane.run(turn_over, may_write)))
+                side_tasks = (
+                    tasks.create_task(_named("poll", self._poll(turn_over))),
+                    tasks.create_task(_named("retention", self._retention.run(turn_over))),
+                )
                 await self._session_or_stop(session)
                 self._delivering.clear()
                 turn_over.set()
+                for task in side_tasks:  # a lane has something to finish, these have not
+                    task.cancel()
         finally:
             self._delivering.clear()
         log.info(Event.STOPPED)

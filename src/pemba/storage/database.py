@@ -28,6 +28,7 @@ RELAY_ROLE = "pemba_relay"
 CONNECT_SECONDS = 5.0
 ACQUIRE_SECONDS = 5.0
 ROLL_BACK_SECONDS = 1.0
+CLOSE_SECONDS = 2.0
 COMMAND_SECONDS = 35.0
 """Longer than PostgreSQL's own limit of a statement, which says more: this one is for a server that says nothing."""
 RELAY_COMMAND_SECONDS = 10.0
@@ -110,10 +111,10 @@ class Database:
                 )
 
     async def close(self) -> None:
-        """Close every connection, at the latest after five seconds."""
+        """Close every connection; where PostgreSQL is silent, after two seconds a pool without its consent."""
         for pool in self._pools.values():
             try:
-                await asyncio.wait_for(pool.close(), 5)
+                await asyncio.wait_for(pool.close(), CLOSE_SECONDS)
             except CONNECTION_FAILURES:
                 pool.terminate()
         self._pools.clear()

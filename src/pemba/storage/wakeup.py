@@ -7,6 +7,7 @@ outside the mutation's transaction, since a NOTIFY inside makes every COMMIT tak
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -23,6 +24,9 @@ CHANNEL = "pemba_outbox"
 MAX_PENDING = 10_000
 
 _LOCK = 0x72656C6179  # "relay"
+
+CERTAIN_SECONDS = 8.0
+"""For so long after an answer nobody else can have the lock: less than `idle_session_timeout` below."""
 
 # PostgreSQL must end the session of a relay that fell silent, or nobody gets its lock: a relay that lives asks every
 # two seconds, so ten of silence are enough, whether the connection looks alive or not.
@@ -78,6 +82,7 @@ class RelaySession:
     def __init__(self, connection: asyncpg.Connection[Any]) -> None:
         self._connection = connection
         self._ended = asyncio.Event()
+        self._asked = -CERTAIN_SECONDS
         connection.add_termination_listener(lambda _: self._ended.set())
 
     @classmethod
@@ -99,8 +104,15 @@ class RelaySession:
 
     async def try_lock(self) -> bool:
         """Whether this session now is the one that delivers."""
+        asked = _now()
         with translated():
-            return bool(await self._connection.fetchval("SELECT pg_try_advisory_lock($1)", _LOCK))
+            locked = bool(await self._connection.fetchval("SELECT pg_try_advisory_lock($1)", _LOCK))
+        self._asked = asked
+        return locked
+
+    def is_certain(self) -> bool:
+        """Whether PostgreSQL cannot have ended this session yet, and given its lock away."""
+        return not self._ended.is_set() and _now() - self._asked < CERTAIN_SECONDS
 
     async def listen(self, heard: Callable[[str], None]) -> None:
         """Call `heard` with the payload of every NOTIFY from now on."""
@@ -113,7 +125,14 @@ class RelaySession:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._ended.wait(), check_seconds)
                 return
+            asked = _now()
             try:
                 await self._connection.execute("SELECT 1")
+                self._asked = asked
             except CONNECTION_FAILURES:
                 return
+
+
+def _now() -> float:
+    """Seconds on a clock that runs on while the machine, and with it every other clock of ours, is suspended."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
