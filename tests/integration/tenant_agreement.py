@@ -15,6 +15,7 @@ from tests.integration.conftest import SYSTEM, Parts
 from tests.integration.tenant_model import ADMINISTER, PERMISSIONS, VIEW, TenantModel, encoded
 
 SECONDS = 20.0
+MOST = 5
 NAMED = {rank: name for name, rank in PERMISSIONS.items()}
 
 
@@ -34,16 +35,22 @@ class World:
 async def require_agreement(
     world: World, models: Sequence[TenantModel], users: Sequence[str], tokens: dict[str, str], changed: set[str]
 ) -> None:
-    """`tokens` are each tenant's latest; `changed` are the objects that changed since the last comparison."""
+    """`tokens` are each tenant's latest.
+
+    All of it is compared, but for checks and the users of an object: a check goes up the whole tree and costs a
+    millisecond, so they are asked about some of what is in `changed` (ids), the deepest of what inherits from that,
+    and what is deleted or another tenant's.
+    """
     for model in models:
         await require_records(world.parts, model)
         await require_stream(world.parts, model)
-        others = [m.root for m in models if m is not model]
-        await require_answers(world, model, users, tokens[model.id], [*model.gone[-3:], *others])
+        near = [at for at in model.places if at in changed][-MOST:]
+        near += sorted((at for at in model.places if changed & set(model.line(at))), key=model.depth)[-1:]
+        elsewhere = [*model.gone[-2:], *(other.root for other in models if other is not model)]
+        await require_answers(world, model, users, tokens[model.id], [model.id, *near, *elsewhere])
+        await require_subjects(world.spicedb, model, [*near, *model.gone[-1:]])
         await require_authority(world.parts, model, users)
         await require_tuples(world.spicedb, model)
-        changed_here = [w for w in model.places if changed & set(model.line(w))]
-        await require_subjects(world.spicedb, model, [*changed_here[:8], *model.gone[-1:]])
     await require_resources(world.spicedb, models, users)
 
 
@@ -73,15 +80,10 @@ async def require_stream(parts: Parts, model: TenantModel) -> None:
 
 
 async def require_answers(
-    world: World, model: TenantModel, users: Sequence[str], token: str, strangers: Sequence[str]
+    world: World, model: TenantModel, users: Sequence[str], token: str, objects: Sequence[str]
 ) -> None:
-    """With the latest token in hand.  `strangers` are workspaces that are deleted or another tenant's."""
-    asked = [
-        (user, at, rank)
-        for user in users
-        for at in [model.id, *model.places, *strangers]
-        for rank in telling(model, user, at)
-    ]
+    """With the latest token in hand."""
+    asked = [(user, at, rank) for user in users for at in objects for rank in telling(model, user, at)]
     deadline = world.loop.time() + SECONDS
     for start in range(0, len(asked), 1000):
         part = asked[start : start + 1000]
@@ -118,6 +120,7 @@ async def ask(world: World, items: list[tuple[TenantId, Question]], token: str, 
 
 
 async def require_authority(parts: Parts, model: TenantModel, users: Sequence[str]) -> None:
+    """By the records, so what is archived counts too."""
     async with parts.database.begin(TenantScope(TenantId(model.id))) as tx:
         for user in users:
             held = await authority.on_tenant(tx, UserId(user))

@@ -128,7 +128,7 @@ def members(draw, *, role: Role | None = None, tenant: int = 0) -> tuple[Spot, d
     held = model.roles.get(spot.object, {})
     holders = [user for user in held if role in (None, held[user])]
     creator = [model.places[spot.object].creator] if spot.object in model.places else []
-    user = draw(weighted((3, holders), (2, list(filter(None, creator))), (2, machine.users)))
+    user = draw(weighted((3, holders), (4, list(filter(None, creator))), (2, machine.users)))
     return spot, {"object": reference(model, spot.object)}, user
 
 

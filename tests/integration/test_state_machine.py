@@ -13,6 +13,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import grpc
 import hypothesis
 import pytest
 from hypothesis import HealthCheck, Phase
@@ -46,7 +47,7 @@ SETTINGS = hypothesis.settings(
     database=None,  # the test's database of PostgreSQL is new each time: the seed repeats a run
     print_blob=True,
     derandomize=False,
-    phases=[Phase.generate],
+    phases=[Phase.generate, Phase.shrink],
     # Steps wait for servers, and what can be drawn grows with what was made.
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
 )
@@ -57,10 +58,23 @@ REASONS = {
 }  # fmt: skip
 
 
+class GatedSpiceDB(SpiceDB):
+    """Writes only while the gate is open."""
+
+    def __init__(self, channel: grpc.aio.Channel, key: str) -> None:
+        super().__init__(channel, key)
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def write(self, *operations: Any, **given: Any) -> str:
+        await self.gate.wait()
+        return await super().write(*operations, **given)
+
+
 @pytest.fixture
 async def world(parts, database_url: str, spicedb) -> AsyncIterator[World]:
     """The services, with a relay that delivers."""
-    client = SpiceDB.connect(spicedb.endpoint, spicedb.key)
+    client = GatedSpiceDB.connect(spicedb.endpoint, spicedb.key)
     relay = Relay(database_url, parts.database, client, RelayOptions())
     delivering = asyncio.create_task(relay.run())
     yield World(asyncio.get_running_loop(), parts, client, Authorizer(parts.database, client, parts.signer, 10))
@@ -84,22 +98,22 @@ class Tenants(RuleBasedStateMachine):
         self.tokens: dict[str, str] = {}
         self.changed: set[str] = set()
         self.mutations = 0  # since the last comparison
+        self.lagging = False
 
     @initialize(
-        cast=st.lists(st.tuples(users, st.sampled_from(WORKSPACE_ROLES)), min_size=8, max_size=8),
-        levels=st.sampled_from([2, 17]),
+        cast=st.lists(st.tuples(users, st.sampled_from(WORKSPACE_ROLES)), min_size=8, max_size=8), lagging=st.booleans()
     )
-    def begin(self, cast: list[tuple[str, Role]], levels: int) -> None:
-        """Two tenants with four workspaces and roles each; the first has a second admin and a chain of workspaces."""
+    def begin(self, cast: list[tuple[str, Role]], lagging: bool) -> None:
+        """Two tenants with four workspaces and roles each; the first has a chain as deep as may be."""
+        self.lagging = lagging
         for tenant, first_admin in enumerate(self.users[:2]):
             self.create_tenant(first_admin)
             for n, actor in enumerate([None, first_admin, None, first_admin]):
                 self.create_workspace(Spot(tenant, list(self.models[tenant].places)[n // 2], actor), SLUGS[n])
             for place, (user, role) in zip(list(self.models[tenant].places)[1:], cast[4 * tenant :], strict=False):
-                self.set_role(tenant, ObjectRef("workspace", place), user, role)
-        self.set_role(0, ObjectRef("tenant", self.models[0].id), self.users[2], Role.ADMIN)
-        for _ in range(levels):
-            self.create_workspace(Spot(0, list(self.models[0].places)[-1], None), SLUGS[0])
+                self.set_role(Spot(tenant, place, None), user, role)
+        for _ in range(17):
+            self.create_workspace(Spot(0, list(self.models[0].places)[-1], self.users[0]), SLUGS[0])
 
     @rule(deed=deeds, dry=rarely)
     def mutation(self, deed: Deed, dry: bool) -> None:
@@ -121,9 +135,9 @@ class Tenants(RuleBasedStateMachine):
         given = {"parent_id": spot.object, "slug": slug, "name": slug, "owner": None}
         self.mutate(Deed("create_workspace", spot, (), given))
 
-    def set_role(self, tenant: int, object_: ObjectRef, user: str, role: Role) -> None:
-        given = {"object": object_, "subject": SubjectRef("user", user), "role": role}
-        self.mutate(Deed("set_role", Spot(tenant, object_.id, None), (), given))
+    def set_role(self, spot: Spot, user: str, role: Role) -> None:
+        given = {"object": ObjectRef("workspace", spot.object), "subject": SubjectRef("user", user), "role": role}
+        self.mutate(Deed("set_role", spot, (), given))
 
     # -- both sides ---------------------------------------------------------------------------------------
 
@@ -165,11 +179,16 @@ class Tenants(RuleBasedStateMachine):
             self.compare()
 
     def compare(self) -> None:
+        """A lagging relay begins only now to deliver, in large batches, and while the first check waits for it."""
+        self.world.spicedb.gate.set()
         self.world.run(require_agreement(self.world, self.models, self.users, self.tokens, self.changed))
         self.changed.clear()
         self.mutations = 0
+        if self.lagging:
+            self.world.spicedb.gate.clear()
 
     def teardown(self) -> None:
+        self.lagging = False
         if self.models:
             self.compare()
 
@@ -194,7 +213,7 @@ def expected_refusal(predict: Callable[..., None], *arguments: Any, **given: Any
 
 @pytest.mark.timeout(1800)  # shrinking a failure takes its time
 @pytest.mark.parametrize(
-    ("examples", "steps"), [pytest.param(10, 30, id="short"), pytest.param(100, 40, id="long", marks=pytest.mark.long)]
+    ("examples", "steps"), [pytest.param(6, 50, id="short"), pytest.param(80, 50, id="long", marks=pytest.mark.long)]
 )
 def test_random_mutations_leave_records_stream_spicedb_and_authority_equal_to_a_plain_model(
     world: World, pytestconfig: pytest.Config, capsys: pytest.CaptureFixture[str], examples: int, steps: int
@@ -208,4 +227,4 @@ def test_random_mutations_leave_records_stream_spicedb_and_authority_equal_to_a_
     run_state_machine_as_test(machine, settings=settings)
     sys.stdout.write(f"{sum(outcomes.values())} mutations: {sorted(outcomes.items())}\n")
     if examples > 50:
-        assert {reason for _, reason in outcomes} >= REASONS
+        assert len(REASONS - {reason for _, reason in outcomes}) <= 1, "the mix of mutations reaches what is refused"
