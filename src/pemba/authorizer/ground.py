@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from pemba.authorizer.questions import Consistency, Question
 from pemba.errors import NotFound, Reason
-from pemba.model import Caller, Seq, SubjectRef, TenantId, TenantStatus, UserId
+from pemba.model import GLOBAL_STREAM, Caller, Seq, SubjectRef, TenantId, TenantStatus, UserId
 from pemba.spicedb.client import AtLeast, Freshness, FullyConsistent, MinimizeLatency
 from pemba.storage.positions import Position, Snapshot
 from pemba.tokens import ConsistencyToken, Signer
@@ -48,7 +48,7 @@ def freshness_of(
     """
     if consistency.minimize_latency:
         return MinimizeLatency()
-    names_others = token is not None and token.positions.keys() != {tenant_id}
+    names_others = token is not None and bool(token.positions.keys() - {tenant_id, GLOBAL_STREAM})
     if consistency.fully_consistent or names_others or position.zedtoken is None:
         return FullyConsistent()
     return AtLeast(position.zedtoken)

@@ -16,11 +16,21 @@ from pemba.errors import (
     Reason,
     invalid_field,
 )
-from pemba.model import Caller, Seq, Tenant, TenantId, TenantScope, TenantStatus, TupleOperation
+from pemba.model import (
+    GLOBAL_STREAM,
+    Caller,
+    ObjectRef,
+    Seq,
+    Tenant,
+    TenantId,
+    TenantScope,
+    TenantStatus,
+    TupleOperation,
+)
 from pemba.service import rights
 from pemba.service.refusals import Refusals
 from pemba.service.results import Changed
-from pemba.storage import journal, outbox, tenants
+from pemba.storage import journal, outbox, statuses, tenants
 from pemba.storage.database import Database, TenantTransaction
 from pemba.storage.journal import AuditEntry, IdempotencyKey, RememberedResponse
 from pemba.tokens import Signer
@@ -47,7 +57,7 @@ class MutationOptions:
 class Draft(Generic[T]):
     """What the body of a mutation did: the answer, the tuples to write, and what audit keeps.
 
-    `visible` says that a check can see the change although it writes no tuple (a suspension).
+    `status_of` names a user or tenant whose status this changed: a check can see that although it writes no tuple.
     """
 
     record: T
@@ -55,7 +65,7 @@ class Draft(Generic[T]):
     object_text: str
     before: object = None
     after: object = None
-    visible: bool = False
+    status_of: ObjectRef | None = None
 
 
 class Wakeup(Protocol):
@@ -121,7 +131,11 @@ class Mutations:
             draft = await body(tx, Seq(0) if options.validate_only else seq)
             rows = outbox.split(draft.operations)
             last = await self._append(tx, caller, options, seq, rows, draft)
-            token = self.signer.token({tenant_id: last}) if draft.operations or draft.visible else ""
+            positions = {tenant_id: last} if draft.operations else {}
+            if draft.status_of is not None:
+                trace = {"request_id": caller.request_id}
+                positions[GLOBAL_STREAM] = await statuses.announce(tx, draft.status_of, trace)
+            token = self.signer.token(positions) if positions else ""
             if options.request_id:
                 response = answer.dump_python(draft.record, mode="json")
                 await journal.remember(tx, key, RememberedResponse(options.body_digest, response, token))

@@ -11,6 +11,7 @@ from pemba.errors import NotFound, Reason, Unavailable
 from pemba.model import (
     GLOBAL_STREAM,
     Caller,
+    ObjectRef,
     Role,
     Seq,
     SubjectRef,
@@ -126,7 +127,7 @@ class TenantService:
             before = await _existing(tx)
             require_etag(before.etag, options)
             after = before if before.status is status else await tenants.set_status(tx, status, seq)
-            return replace(_draft(before, after), visible=after is not before)
+            return replace(_draft(before, after), status_of=None if after is before else ObjectRef("tenant", after.id))
 
         return await self._mutations.run(caller, tenant_id, options, _TENANT, body, while_suspended=True)
 

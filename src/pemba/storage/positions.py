@@ -15,7 +15,8 @@ from pemba.storage.statement import Statement
 _READ = Statement(
     """
     SELECT given.tenant_id, t.status, coalesce(h.head_seq, 0) AS head_seq,
-        coalesce(d.delivered_seq, 0) AS delivered_seq, d.zedtoken,
+        -- What the stream `~` says is in force by its commit: nothing of it goes to SpiceDB.
+        coalesce(CASE WHEN h.tenant_id = '~' THEN h.head_seq ELSE d.delivered_seq END, 0) AS delivered_seq, d.zedtoken,
         d.schema_number = i.schema_number AND i.schema_number % 2 = 0 AS same_schema, i.database_epoch,
         (SELECT array_agg(id) FROM users WHERE id = ANY (CAST(:user_ids AS text[])) AND status <> 'active') AS inactive
     FROM installation i, unnest(CAST(:tenant_ids AS text[])) AS given (tenant_id)

@@ -197,9 +197,12 @@ outbox = sa.Table(
     sa.Column("op_bytes", sa.Integer, nullable=False),
     sa.Column("trace", JSONB, nullable=False),
     _time("create_time"),
+    # In the stream `~` alone: the user or the tenant whose status changed, as in `user:alice`.
+    sa.Column("about", sa.Text),
     sa.CheckConstraint("seq > 0", name="seq"),
     sa.CheckConstraint("op_count BETWEEN 0 AND 500 AND op_count = jsonb_array_length(ops)", name="op_count"),
     sa.CheckConstraint("op_bytes BETWEEN 0 AND 2097152", name="op_bytes"),
+    sa.CheckConstraint("(tenant_id = '~') = (about IS NOT NULL) AND (about IS NULL OR op_count = 0)", name="about"),
 )
 sa.Index("outbox_create_time_idx", outbox.c.create_time)
 

@@ -112,6 +112,19 @@ async def test_a_suspended_tenant_stands_still_until_it_is_active_again(parts) -
     await parts.workspace(root, "eng")
 
 
+async def test_every_change_of_a_status_is_a_row_of_the_global_stream_that_names_it(parts) -> None:
+    tenant = (await create(parts)).tenant
+    for n, change in enumerate((parts.tenants.suspend_tenant, parts.tenants.activate_tenant), 1):
+        changed = await change(parts.system, tenant.id, options=parts.options(request_id=f"r{n}"))
+        assert parts.signer.positions(changed.token).positions == {"~": n}
+        again = await change(parts.system, tenant.id, options=parts.options(request_id=f"r{n}"))
+        assert again.token == changed.token
+        unchanged = await change(parts.system, tenant.id, options=parts.options())
+        assert unchanged.token == ""
+    rows = await parts.sql("SELECT seq, about, op_count FROM outbox WHERE tenant_id = '~' ORDER BY seq")
+    assert [tuple(row) for row in rows] == [(1, f"tenant:{tenant.id}", 0), (2, f"tenant:{tenant.id}", 0)]
+
+
 async def test_a_user_creates_suspends_and_lists_no_tenants_and_sees_their_own(parts) -> None:
     tenant, _ = await parts.tenant()
     with pytest.raises(Forbidden, match="system key"):

@@ -1,0 +1,64 @@
+"""The stream `~`: whose status changed, in commit order, so that servers know it without asking for each check.
+
+Its rows hold no operations; `about` names a user or a tenant.  Every server follows the head of it, whether any relay
+runs or not: a suspension denies although nothing of it is delivered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pemba.model import GLOBAL_STREAM, ObjectRef, Seq
+from pemba.storage.database import TenantTransaction, Transaction
+from pemba.storage.statement import Statement
+
+MAX_CHANGES = 1000
+"""Of more changes at once nobody keeps track: whatever is remembered of statuses is forgotten."""
+
+# The API's role sees the rows of one stream at a time.
+_TURN_TO = Statement("SELECT set_config('pemba.tenant_id', :stream, true)")
+_ANNOUNCE = Statement(
+    f"""
+    WITH head AS (
+        UPDATE tenant_head SET head_seq = head_seq + 1 WHERE tenant_id = '{GLOBAL_STREAM}' RETURNING head_seq, shard
+    )
+    INSERT INTO outbox (tenant_id, seq, shard, ops, op_count, op_bytes, trace, about)
+    SELECT '{GLOBAL_STREAM}', head_seq, shard, '[]', 0, 2, CAST(:trace AS jsonb), :about FROM head RETURNING seq
+    """
+)
+_CHANGED = Statement(
+    f"""
+    SELECT about FROM outbox
+    WHERE tenant_id = '{GLOBAL_STREAM}' AND seq > :after AND seq <= :until ORDER BY seq LIMIT {MAX_CHANGES}
+    """
+)
+
+
+async def announce(tx: Transaction, about: ObjectRef, trace: Mapping[str, str]) -> Seq:
+    """A row of the stream about this user or tenant; its number.
+
+    Every change of a status takes the head of this stream, and holds it to the end of the transaction: ask late.
+    """
+    if not isinstance(tx, TenantTransaction):
+        return await _append(tx, about, trace)
+    await _TURN_TO.one(tx, stream=GLOBAL_STREAM)
+    seq = await _append(tx, about, trace)
+    await _TURN_TO.one(tx, stream=tx.tenant_id)
+    return seq
+
+
+async def changed(tx: Transaction, after: Seq, until: Seq) -> set[ObjectRef] | None:
+    """Whom the rows after one number, up to another, are about; None where that cannot be told any more."""
+    if until - after > MAX_CHANGES:
+        return None
+    records = await _CHANGED.rows(tx, after=after, until=until)
+    return {_parsed(r["about"]) for r in records} if len(records) == until - after else None
+
+
+async def _append(tx: Transaction, about: ObjectRef, trace: Mapping[str, str]) -> Seq:
+    return Seq((await _ANNOUNCE.one(tx, about=str(about), trace=dict(trace)))["seq"])
+
+
+def _parsed(about: str) -> ObjectRef:
+    type_, _, id_ = about.partition(":")
+    return ObjectRef(type_, id_)
