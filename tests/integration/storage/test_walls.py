@@ -59,7 +59,7 @@ ILLEGAL = {
     "a row that miscounts": f"INSERT INTO outbox VALUES ('{ACME}', 1, 1, '[]', 1, 0, '{{}}')",
     "row number nought": f"INSERT INTO outbox VALUES ('{ACME}', 0, 1, '[]', 0, 0, '{{}}')",
     "a status of nobody": "INSERT INTO outbox VALUES ('~', 1, 6, '[]', 0, 0, '{}')",
-    "a status in a tenant's stream": f"INSERT INTO outbox VALUES ('{ACME}', 1, 1, '[]', 0, 0, '{{}}', now(), 'user:bob')",
+    "a tenant's row about a status": f"INSERT INTO outbox VALUES ('{ACME}', 1, 1, '[]', 0, 0, '{{}}', now(), 'user:b')",
     "a second installation": "INSERT INTO installation VALUES (2, gen_random_uuid(), gen_random_uuid())",
     "a seventeenth shard": "INSERT INTO relay_lease (shard) VALUES (16)",
     "a lease held by nobody": "UPDATE relay_lease SET lease_until = now() WHERE shard = 0",
