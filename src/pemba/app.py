@@ -18,6 +18,8 @@ import structlog
 import uvloop
 
 from pemba.authorizer import Authorizer
+from pemba.authorizer.decisions import Decisions
+from pemba.authorizer.feed import Feed
 from pemba.config import DatabaseSettings, RelaySettings, ServeSettings, SpiceDBSettings
 from pemba.errors import ConfigError, PembaError
 from pemba.http.app import build_http
@@ -48,6 +50,7 @@ from pemba.telemetry import Event, set_up_logging
 from pemba.tokens import Signer
 
 RETRY_SECONDS = 0.5
+FEED_CONNECTIONS = 4
 _SHORT_SECONDS = 0.05
 
 T = TypeVar("T")
@@ -124,7 +127,10 @@ async def serving(settings: ServeSettings, stopping: asyncio.Event) -> AsyncIter
             yield None
             return
         status.gate = gate
-        services = _services(parts, settings, database, spicedb, installed)
+        feed = await _feed(parts, settings)
+        await _when_reached(feed.poll, status, stopping)
+        _background(parts, feed.run(), stopping)
+        services = _services(parts, settings, database, spicedb, feed, installed)
         rpc = await _grpc(parts, settings, services, gate)
         _background(parts, gate.run(rpc.set_serving), stopping)
         yield Serving(rpc, rpc.port, http.port)
@@ -168,15 +174,35 @@ def _spicedb(parts: AsyncExitStack, settings: SpiceDBSettings) -> SpiceDB:
     return spicedb
 
 
+async def _feed(parts: AsyncExitStack, settings: ServeSettings) -> Feed:
+    """On connections of its own: what holds up all others must not make the server blind."""
+    database = Database(settings.database_url, FEED_CONNECTIONS, (SYSTEM_ROLE,))
+    await database.open()
+    parts.push_async_callback(database.close)
+    return Feed(database, settings.outage_seconds)
+
+
 def _services(
-    parts: AsyncExitStack, settings: ServeSettings, database: Database, spicedb: SpiceDB, installed: Installation
+    parts: AsyncExitStack,
+    settings: ServeSettings,
+    database: Database,
+    spicedb: SpiceDB,
+    feed: Feed,
+    installed: Installation,
 ) -> Services:
     signer = Signer(settings.root_secrets, installed.database_epoch)
     notifier = Notifier(database)
     parts.push_async_callback(notifier.close)
-    mutations = Mutations(database, signer, notifier, Refusals(database))
+    mutations = Mutations(database, signer, notifier, Refusals(database), feed.look_again)
     return Services(
-        authorizer=Authorizer(database, spicedb, signer, settings.max_token_waiters),
+        authorizer=Authorizer(
+            database,
+            spicedb,
+            signer,
+            feed,
+            Decisions(settings.max_cached_decisions, settings.decision_max_age_seconds),
+            settings.max_token_waiters,
+        ),
         tenants=TenantService(mutations),
         workspaces=WorkspaceService(mutations),
         memberships=MembershipService(mutations),

@@ -120,6 +120,21 @@ class ServeSettings(DatabaseSettings, SpiceDBSettings):
     )
     max_concurrent_rpcs: int = Field(1000, ge=1, description="beyond it calls get RESOURCE_EXHAUSTED at once")
     max_token_waiters: int = Field(1000, ge=1, description="checks that may wait for a token at one time")
+    max_cached_decisions: int = Field(
+        200_000, ge=0, le=100_000_000, description="decisions kept, about 250 bytes each; 0 keeps none"
+    )
+    decision_max_age_seconds: float = Field(
+        300.0,
+        ge=0,
+        le=86400,
+        description="the longest that a decision is kept; it goes sooner where its tenant changes",
+    )
+    outage_seconds: float = Field(
+        60.0,
+        ge=0,
+        le=86400,
+        description="how long checks go on from what is known while PostgreSQL is away (1 at least)",
+    )
     drain_seconds: float = Field(10.0, ge=0, le=600, description="how long a stop waits for calls under way")
 
     @field_validator("grpc_listen", "http_listen")

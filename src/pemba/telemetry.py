@@ -51,6 +51,12 @@ RELAY_WRITE_FAILURES = Counter(
     "Writes to SpiceDB that failed, by what the relay made of it",
     ["kind"],
 )
+POSITIONS_AGE_SECONDS = Gauge(
+    "pemba_positions_age_seconds", "Since when, by PostgreSQL's last answer, this server knows positions and statuses"
+)
+DECISIONS_KNOWN = Counter("pemba_decisions_known", "Questions answered from what was answered before")
+DECISIONS_UNKNOWN = Counter("pemba_decisions_unknown", "Questions to which no kept answer was there")
+DECISIONS_CACHED = Gauge("pemba_decisions_cached", "Decisions that are kept")
 
 _QUIET_BELOW_WARNING = ("uvicorn", "asyncio", "alembic")
 

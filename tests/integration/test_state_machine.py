@@ -28,13 +28,15 @@ from hypothesis.stateful import (
 )
 
 from pemba.authorizer import Authorizer
+from pemba.authorizer.decisions import Decisions
+from pemba.authorizer.feed import Feed
 from pemba.errors import PembaError, Reason
 from pemba.model import MAX_USER_ID_BYTES, WORKSPACE_ROLES, Caller, ObjectRef, Role, SubjectRef
 from pemba.relay.relay import Relay, RelayOptions
 from pemba.service.mutation import MutationOptions
 from pemba.spicedb.client import SpiceDB
 from tests.integration.conftest import SYSTEM
-from tests.integration.tenant_agreement import World, require_agreement
+from tests.integration.tenant_agreement import SECONDS, World, require_agreement
 from tests.integration.tenant_model import Refused, TenantModel
 from tests.integration.tenant_strategies import SLUGS, Deed, Spot, deeds, rarely, users
 
@@ -77,7 +79,13 @@ async def world(parts, database_url: str, spicedb) -> AsyncIterator[World]:
     client = GatedSpiceDB.connect(spicedb.endpoint, spicedb.key)
     relay = Relay(database_url, parts.database, client, RelayOptions())
     delivering = asyncio.create_task(relay.run())
-    yield World(asyncio.get_running_loop(), parts, client, Authorizer(parts.database, client, parts.signer, 10))
+    feed = Feed(parts.database, outage_seconds=SECONDS)
+    await feed.poll()
+    following = asyncio.create_task(feed.run())
+    authorizer = Authorizer(parts.database, client, parts.signer, feed, Decisions(200, SECONDS), 10)
+    yield World(asyncio.get_running_loop(), parts, client, authorizer)
+    following.cancel()
+    await asyncio.wait({following})
     relay.stop()
     await delivering
     await client.close()

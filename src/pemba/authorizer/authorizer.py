@@ -1,4 +1,4 @@
-"""Check and batch check."""
+"""Check, batch check, and every permission at once."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ import asyncio
 from collections.abc import Sequence
 
 from pemba.authorizer.access import require_may_ask
-from pemba.authorizer.ground import denied_at_once, freshness_of, seconds_left, token_of_answer, unknown, users_of
+from pemba.authorizer.answering import Answering, Ground
+from pemba.authorizer.decisions import Decisions
+from pemba.authorizer.feed import Feed
+from pemba.authorizer.ground import Snapshot, denied_at_once, token_of_answer, unknown, users_of
 from pemba.authorizer.lookups import Lookups
 from pemba.authorizer.questions import AllAnswer, Answer, BatchAnswer, Consistency, Question
 from pemba.authorizer.waiting import Positions, Wanted
 from pemba.errors import PembaError
-from pemba.model import Caller, ObjectRef, SubjectRef, TenantId, spicedb_id
-from pemba.spicedb.client import CheckQuestion, CheckResult, Decision, SpiceDB
+from pemba.model import Caller, TenantId
+from pemba.spicedb.client import SpiceDB
 from pemba.storage.database import Database
-from pemba.storage.positions import Snapshot
 from pemba.tokens import MAX_POSITIONS, ConsistencyToken, Signer
 
 MAX_BATCH = 1000
@@ -22,13 +24,15 @@ _CONCURRENT_TENANTS = 8
 
 
 class Authorizer:
-    """Answers from SpiceDB, at the positions that PostgreSQL says are delivered."""
+    """Answers at the positions that PostgreSQL says are delivered."""
 
-    def __init__(self, database: Database, spicedb: SpiceDB, signer: Signer, max_waiters: int) -> None:
+    def __init__(
+        self, database: Database, spicedb: SpiceDB, signer: Signer, feed: Feed, decisions: Decisions, max_waiters: int
+    ) -> None:
         self._database = database
-        self._spicedb = spicedb
         self._signer = signer
-        self._positions = Positions(database, max_waiters)
+        self._positions = Positions(feed, max_waiters)
+        self._answering = Answering(spicedb, signer, decisions)
         lookups = Lookups(database, spicedb, signer, self._positions)
         self.lookup_resources = lookups.resources
         self.lookup_subjects = lookups.subjects
@@ -40,24 +44,8 @@ class Authorizer:
 
         Raises NotFound (tenant), InvalidRequest (TOKEN_INVALID), PreconditionFailed (TOKEN_LOST), Unavailable.
         """
-        token = self._token(consistency)
-        await require_may_ask(self._database, caller, tenant_id, question)
-        snapshot = await self._positions.meeting(
-            Wanted(frozenset({tenant_id}), users_of([question]), deadline), consistency, token
-        )
-        if (missing := unknown(caller, snapshot, tenant_id)) is not None:
-            raise missing
-        position = snapshot.positions[tenant_id]
-        answer_token = token_of_answer(self._signer, tenant_id, position.delivered_seq, consistency)
-        denied = denied_at_once(snapshot, position, question.subject)
-        if denied is not None:
-            return Answer(Decision.DENIED, denied, (), answer_token)
-        result = await self._spicedb.check(
-            _in_spicedb(tenant_id, question),
-            freshness_of(tenant_id, position, consistency, token),
-            seconds_left(deadline),
-        )
-        return _answer(result, answer_token)
+        ground = await self._ground(caller, tenant_id, [question], consistency, deadline)
+        return await self._answering.one(ground, question)
 
     async def batch_check(
         self, caller: Caller, items: Sequence[tuple[TenantId, Question]], consistency: Consistency, deadline: float
@@ -67,19 +55,17 @@ class Authorizer:
         tenants = frozenset(tenant_id for tenant_id, _ in items)
         results: list[Answer | PembaError | None] = [None] * len(items)
         await self._refuse(caller, items, results)
-        snapshot = await self._positions.meeting(
-            Wanted(tenants, users_of([q for _, q in items]), deadline), consistency, token
-        )
+        wanted = Wanted(tenants, users_of([question for _, question in items]), deadline)
+        snapshot = await self._positions.meeting(wanted, consistency, token)
         for i, (tenant_id, _) in enumerate(items):
             results[i] = results[i] or unknown(caller, snapshot, tenant_id)
         limit = asyncio.Semaphore(_CONCURRENT_TENANTS)
 
         async def ask(tenant_id: TenantId) -> None:
             at = [i for i, (t, _) in enumerate(items) if t == tenant_id and results[i] is None]
+            ground = Ground(tenant_id, snapshot, consistency, token, deadline)
             async with limit:
-                answers = await self._ask_tenant(
-                    tenant_id, [items[i][1] for i in at], snapshot, consistency, token, deadline
-                )
+                answers = await self._answering.several(ground, [items[i][1] for i in at], at_one_revision=False)
             for i, answer in zip(at, answers, strict=True):
                 results[i] = answer
 
@@ -95,26 +81,38 @@ class Authorizer:
         consistency: Consistency,
         deadline: float,
     ) -> AllAnswer:
-        """Questions that differ in their permission alone, in one bulk call at one revision.
+        """Questions that differ in their permission alone, at one revision.
 
         Raises as `check`, also where only one of them has an error: half an answer would read as denials.
         """
+        ground = await self._ground(caller, tenant_id, questions, consistency, deadline)
+        results = await self._answering.several(ground, questions, at_one_revision=True)
+        answers: dict[str, Answer] = {}
+        for question, result in zip(questions, results, strict=True):
+            if isinstance(result, PembaError):
+                raise result
+            answers[question.permission] = result
+        reason = denied_at_once(ground.snapshot, ground.position, questions[0].subject)
+        return AllAnswer(
+            answers, reason, token_of_answer(self._signer, tenant_id, ground.position.delivered_seq, consistency)
+        )
+
+    async def _ground(
+        self,
+        caller: Caller,
+        tenant_id: TenantId,
+        questions: Sequence[Question],
+        consistency: Consistency,
+        deadline: float,
+    ) -> Ground:
+        """For questions about one object and one subject."""
         token = self._token(consistency)
         await require_may_ask(self._database, caller, tenant_id, questions[0])
         wanted = Wanted(frozenset({tenant_id}), users_of(questions), deadline)
         snapshot = await self._positions.meeting(wanted, consistency, token)
         if (missing := unknown(caller, snapshot, tenant_id)) is not None:
             raise missing
-        position = snapshot.positions[tenant_id]
-        results = await self._ask_tenant(tenant_id, questions, snapshot, consistency, token, deadline)
-        answers: dict[str, Answer] = {}
-        for question, result in zip(questions, results, strict=True):
-            if isinstance(result, PembaError):
-                raise result
-            answers[question.permission] = result
-        reason = denied_at_once(snapshot, position, questions[0].subject)
-        answer_token = token_of_answer(self._signer, tenant_id, position.delivered_seq, consistency)
-        return AllAnswer(answers, reason, answer_token)
+        return Ground(tenant_id, snapshot, consistency, token, deadline)
 
     async def _refuse(
         self, caller: Caller, items: Sequence[tuple[TenantId, Question]], results: list[Answer | PembaError | None]
@@ -128,32 +126,6 @@ class Authorizer:
             except PembaError as error:
                 results[i] = error
 
-    async def _ask_tenant(
-        self,
-        tenant_id: TenantId,
-        questions: Sequence[Question],
-        snapshot: Snapshot,
-        consistency: Consistency,
-        token: ConsistencyToken | None,
-        deadline: float,
-    ) -> list[Answer | PembaError]:
-        """One bulk call, at this tenant's own revision: those of different streams are not ordered."""
-        position = snapshot.positions[tenant_id]
-        answer_token = token_of_answer(self._signer, tenant_id, position.delivered_seq, consistency)
-        reasons = [denied_at_once(snapshot, position, question.subject) for question in questions]
-        asked = [_in_spicedb(tenant_id, q) for q, reason in zip(questions, reasons, strict=True) if reason is None]
-        results: Sequence[CheckResult | PembaError] = ()
-        if asked:
-            freshness = freshness_of(tenant_id, position, consistency, token)
-            results = (await self._spicedb.check_bulk(asked, freshness, seconds_left(deadline))).results
-        remaining = iter(results)
-        return [
-            Answer(Decision.DENIED, reason, (), answer_token)
-            if reason is not None
-            else _answer_or_error(next(remaining), answer_token)
-            for reason in reasons
-        ]
-
     def _token(self, consistency: Consistency) -> ConsistencyToken | None:
         return self._signer.positions(consistency.at_least_as_fresh) if consistency.at_least_as_fresh else None
 
@@ -161,22 +133,3 @@ class Authorizer:
         found = {tenant: snapshot.positions[tenant] for tenant in tenants}
         known = {tenant: position.delivered_seq for tenant, position in found.items() if position.status is not None}
         return self._signer.token(known) if 0 < len(known) <= MAX_POSITIONS else ""
-
-
-def _in_spicedb(tenant_id: TenantId, question: Question) -> CheckQuestion:
-    resource, subject = question.resource, question.subject
-    relation = "member" if subject.type == "group" else subject.relation
-    return CheckQuestion(
-        ObjectRef(resource.type, spicedb_id(tenant_id, resource.type, resource.id)),
-        question.permission,
-        SubjectRef(subject.type, spicedb_id(tenant_id, subject.type, subject.id), relation),
-        question.context,
-    )
-
-
-def _answer(result: CheckResult, token: str) -> Answer:
-    return Answer(result.decision, None, result.missing_context, token)
-
-
-def _answer_or_error(result: CheckResult | PembaError, token: str) -> Answer | PembaError:
-    return result if isinstance(result, PembaError) else _answer(result, token)

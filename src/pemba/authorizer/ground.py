@@ -3,14 +3,48 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from pemba.authorizer.questions import Consistency, Question
 from pemba.errors import NotFound, Reason
 from pemba.model import GLOBAL_STREAM, Caller, Seq, SubjectRef, TenantId, TenantStatus, UserId
 from pemba.spicedb.client import AtLeast, Freshness, FullyConsistent, MinimizeLatency
-from pemba.storage.positions import Position, Snapshot
 from pemba.tokens import ConsistencyToken, Signer
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """A tenant's standing.  `status` is None where there is no such tenant.
+
+    `zedtoken` is None where no revision is known to be fresh enough: nothing was written yet, or the schema was
+    applied since.  `serial` names this state of affairs: as long as it stays, so does every answer; it grows, and is 0
+    where nobody will say when it moves.
+    """
+
+    status: TenantStatus | None
+    delivered_seq: Seq
+    zedtoken: str | None
+    serial: int
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Positions by tenant, those of the users asked about who are not active, and the head of the stream `~`.
+
+    `current` is False where something may have moved while it was put together: it is as of when it was asked for.
+    """
+
+    database_epoch: uuid.UUID
+    positions: Mapping[TenantId, Position]
+    inactive_users: frozenset[UserId]
+    statuses_seq: Seq
+    current: bool
+
+    def reached(self, stream: TenantId) -> Seq:
+        """How far a stream is in force: `~` is by its commits."""
+        return self.statuses_seq if stream == GLOBAL_STREAM else self.positions[stream].delivered_seq
 
 
 def users_of(questions: Sequence[Question]) -> frozenset[UserId]:
@@ -48,10 +82,22 @@ def freshness_of(
     """
     if consistency.minimize_latency:
         return MinimizeLatency()
-    names_others = token is not None and bool(token.positions.keys() - {tenant_id, GLOBAL_STREAM})
-    if consistency.fully_consistent or names_others or position.zedtoken is None:
+    if consistency.fully_consistent or names_others(tenant_id, token) or position.zedtoken is None:
         return FullyConsistent()
     return AtLeast(position.zedtoken)
+
+
+def names_others(tenant_id: TenantId, token: ConsistencyToken | None) -> bool:
+    """Whether the answer hangs on other tenants' positions as well."""
+    return token is not None and bool(token.positions.keys() - {tenant_id, GLOBAL_STREAM})
+
+
+def is_lasting(
+    tenant_id: TenantId, question: Question, consistency: Consistency, token: ConsistencyToken | None
+) -> bool:
+    """Whether the answer lasts as long as the tenant's position does, so that it may be kept, and a kept one given."""
+    exact = consistency.fully_consistent or consistency.minimize_latency
+    return not (exact or question.context or names_others(tenant_id, token))
 
 
 def seconds_left(deadline: float) -> float:

@@ -14,7 +14,15 @@ from dataclasses import astuple, dataclass, field
 from itertools import islice
 
 from pemba.authorizer.access import require_administers, require_may_look_up
-from pemba.authorizer.ground import denied_at_once, freshness_of, seconds_left, token_of_answer, unknown
+from pemba.authorizer.ground import (
+    Position,
+    Snapshot,
+    denied_at_once,
+    freshness_of,
+    seconds_left,
+    token_of_answer,
+    unknown,
+)
 from pemba.authorizer.questions import Consistency
 from pemba.authorizer.waiting import Positions, Wanted
 from pemba.errors import PreconditionFailed, Reason, Unavailable
@@ -35,7 +43,6 @@ from pemba.spicedb import lookups
 from pemba.spicedb.client import Decision, Freshness, SpiceDB
 from pemba.spicedb.lookups import ExactlyAt
 from pemba.storage.database import Database
-from pemba.storage.positions import Position, Snapshot
 from pemba.tokens import Signer
 
 MAX_FOUND = 100_000

@@ -75,16 +75,27 @@ class Wakeup(Protocol):
 
 
 Body = Callable[[TenantTransaction, Seq], Awaitable[Draft[T]]]
+TakeNote = Callable[[], Awaitable[None]]
+"""Looks what statuses there are now; never fails."""
 
 
 class Mutations:
     """Runs mutations: transaction, order, idempotency, outbox, audit, token."""
 
-    def __init__(self, database: Database, signer: Signer, wakeup: Wakeup, refusals: Refusals) -> None:
+    def __init__(
+        self,
+        database: Database,
+        signer: Signer,
+        wakeup: Wakeup,
+        refusals: Refusals,
+        take_note: TakeNote | None = None,
+    ) -> None:
+        """`take_note` is awaited before a change of a status is answered: this server's next check knows of it."""
         self.database = database
         self.signer = signer
         self.wakeup = wakeup
         self._refusals = refusals
+        self._take_note = take_note
 
     async def run(
         self,
@@ -131,7 +142,7 @@ class Mutations:
             draft = await body(tx, Seq(0) if options.validate_only else seq)
             rows = outbox.split(draft.operations)
             last = await self._append(tx, caller, options, seq, rows, draft)
-            positions = {tenant_id: last} if draft.operations else {}
+            positions = {tenant_id: last} if draft.operations or draft.status_of else {}
             if draft.status_of is not None:
                 trace = {"request_id": caller.request_id}
                 positions[GLOBAL_STREAM] = await statuses.announce(tx, draft.status_of, trace)
@@ -143,7 +154,15 @@ class Mutations:
                 tx.discard()
                 return Changed(draft.record, "")
         self.wakeup.notify(tenant_id)
+        if draft.status_of is not None:
+            await self.status_changed()
         return Changed(draft.record, token)
+
+    async def status_changed(self) -> None:
+        """After the commit of a row of the stream `~`."""
+        self.wakeup.notify(GLOBAL_STREAM)
+        if self._take_note is not None:
+            await self._take_note()
 
     async def _append(
         self,

@@ -1,66 +1,137 @@
-"""How far tenants are delivered, as checks need it, with the statuses that deny at once: one statement."""
+"""How far tenants are delivered and whose status denies, as a server follows them: counters, and what moved since.
+
+Every writer of a shard's positions raises the shard's counter and stamps what it writes with it, in one transaction
+under that row's lock.  So whoever has seen a counter has seen every position with a stamp up to it.
+"""
 
 from __future__ import annotations
 
+import datetime
 import uuid
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from asyncpg import Record
 
-from pemba.model import Seq, TenantId, TenantStatus, UserId
+from pemba.model import GLOBAL_STREAM, Seq, TenantId, TenantStatus, UserId
 from pemba.storage.database import SystemTransaction
 from pemba.storage.statement import Statement
 
-_READ = Statement(
-    """
-    SELECT given.tenant_id, t.status, coalesce(h.head_seq, 0) AS head_seq,
-        -- What the stream `~` says is in force by its commit: nothing of it goes to SpiceDB.
-        coalesce(CASE WHEN h.tenant_id = '~' THEN h.head_seq ELSE d.delivered_seq END, 0) AS delivered_seq, d.zedtoken,
-        d.schema_number = i.schema_number AND i.schema_number % 2 = 0 AS same_schema, i.database_epoch,
+MAX_MOVED = 5000
+"""Of more positions that moved at once nobody keeps track."""
+
+_PULSE_COLUMNS = f"""
+    i.database_epoch, i.store_epoch, i.schema_number, pg_postmaster_start_time() AS server_start,
+    (SELECT head_seq FROM tenant_head WHERE tenant_id = '{GLOBAL_STREAM}') AS statuses_seq,
+    (SELECT array_agg(deliveries ORDER BY shard) FROM relay_lease) AS deliveries
+"""
+_POSITION_COLUMNS = """
+    coalesce(d.delivered_seq, 0) AS delivered_seq, d.zedtoken, d.schema_number AS written_under,
+    coalesce(d.stamp, 0) AS stamp
+"""
+_PULSE = Statement(f"SELECT {_PULSE_COLUMNS} FROM installation i")
+_LOAD = Statement(
+    f"""
+    SELECT {_PULSE_COLUMNS}, given.tenant_id, t.status, {_POSITION_COLUMNS},
         (SELECT array_agg(id) FROM users WHERE id = ANY (CAST(:user_ids AS text[])) AND status <> 'active') AS inactive
-    FROM installation i, unnest(CAST(:tenant_ids AS text[])) AS given (tenant_id)
+    FROM installation i
+    LEFT JOIN unnest(CAST(:tenant_ids AS text[])) AS given (tenant_id) ON true
     LEFT JOIN tenants t ON t.id = given.tenant_id
-    LEFT JOIN tenant_head h ON h.tenant_id = given.tenant_id
     LEFT JOIN tenant_delivery d ON d.tenant_id = given.tenant_id
+    """
+)
+_MOVED = Statement(
+    f"""
+    SELECT d.tenant_id, {_POSITION_COLUMNS}
+    FROM unnest(CAST(:shards AS smallint[]), CAST(:stamps AS bigint[])) AS seen (shard, stamp)
+    JOIN tenant_delivery d ON d.shard = seen.shard AND d.stamp > seen.stamp LIMIT {MAX_MOVED + 1}
+    """
+)
+_HEADS = Statement(
+    """
+    SELECT i.database_epoch, given.tenant_id, coalesce(h.head_seq, 0) AS head_seq
+    FROM installation i, unnest(CAST(:tenant_ids AS text[])) AS given (tenant_id)
+    LEFT JOIN tenant_head h ON h.tenant_id = given.tenant_id
     """
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Position:
-    """A tenant's stream: what is committed (`head_seq`), what SpiceDB has (`delivered_seq`), and its status.
+class Pulse:
+    """Every counter at one moment; another `life` means that nothing remembered counts any more.
 
-    `status` is None where there is no such tenant.  `zedtoken` is None where no revision is known to be fresh
-    enough: nothing was written yet, or the schema was applied since.
+    `schema_number` is odd while a schema is being applied; `statuses_seq` is the head of the stream `~`.
     """
 
-    database_epoch: uuid.UUID
-    status: TenantStatus | None
-    head_seq: Seq
-    delivered_seq: Seq
-    zedtoken: str | None
+    life: tuple[uuid.UUID, uuid.UUID, datetime.datetime]
+    """Database epoch, store epoch, and the start of the PostgreSQL server (a restored one starts anew)."""
+    schema_number: int
+    statuses_seq: Seq
+    deliveries: tuple[int, ...]
+
+    @property
+    def database_epoch(self) -> uuid.UUID:
+        return self.life[0]
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
-    """Positions by tenant, and those of the users asked about who are suspended or deactivated; of one moment."""
+class Delivery:
+    """How far a tenant is delivered: `zedtoken` is of its last write, None before, `written_under` which schema."""
 
-    positions: Mapping[TenantId, Position]
+    seq: Seq
+    zedtoken: str | None
+    written_under: int | None
+    stamp: int
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What one statement said: a tenant that there is not has the status None."""
+
+    pulse: Pulse
+    tenants: dict[TenantId, tuple[TenantStatus | None, Delivery]]
     inactive_users: frozenset[UserId]
 
 
-async def read(tx: SystemTransaction, tenant_ids: Collection[TenantId], user_ids: Collection[UserId]) -> Snapshot:
-    """One statement; at least one tenant."""
-    records = await _READ.rows(tx, tenant_ids=list(tenant_ids), user_ids=list(user_ids))
-    return Snapshot({TenantId(r["tenant_id"]): _position(r) for r in records}, frozenset(records[0]["inactive"] or ()))
+@dataclass(frozen=True, slots=True)
+class Heads:
+    """What is committed, by stream, in this life of the database."""
+
+    database_epoch: uuid.UUID
+    seqs: dict[TenantId, Seq]
 
 
-def _position(record: Record) -> Position:
-    return Position(
-        record["database_epoch"],
-        None if record["status"] is None else TenantStatus(record["status"]),
-        Seq(record["head_seq"]),
-        Seq(record["delivered_seq"]),
-        record["zedtoken"] if record["same_schema"] else None,
-    )
+async def pulse(tx: SystemTransaction) -> Pulse:
+    return _pulse(await _PULSE.one(tx))
+
+
+async def load(tx: SystemTransaction, tenant_ids: Collection[TenantId], user_ids: Collection[UserId]) -> Loaded:
+    """Tenants and users with the counters of the same moment."""
+    records = await _LOAD.rows(tx, tenant_ids=list(tenant_ids), user_ids=list(user_ids))
+    tenants = {TenantId(r["tenant_id"]): (_status(r), _delivery(r)) for r in records if r["tenant_id"] is not None}
+    return Loaded(_pulse(records[0]), tenants, frozenset(map(UserId, records[0]["inactive"] or ())))
+
+
+async def moved(tx: SystemTransaction, shards: Sequence[int], stamps: Sequence[int]) -> dict[TenantId, Delivery] | None:
+    """Whatever was stamped in these shards since those stamps; None where it is too much to follow."""
+    records = await _MOVED.rows(tx, shards=list(shards), stamps=list(stamps))
+    return None if len(records) > MAX_MOVED else {TenantId(r["tenant_id"]): _delivery(r) for r in records}
+
+
+async def heads(tx: SystemTransaction, streams: Collection[TenantId]) -> Heads:
+    """The last committed number of each stream, 0 where there is no such stream; at least one."""
+    records = await _HEADS.rows(tx, tenant_ids=list(streams))
+    return Heads(records[0]["database_epoch"], {TenantId(r["tenant_id"]): Seq(r["head_seq"]) for r in records})
+
+
+def _pulse(record: Record) -> Pulse:
+    life = (record["database_epoch"], record["store_epoch"], record["server_start"])
+    return Pulse(life, record["schema_number"], Seq(record["statuses_seq"]), tuple(record["deliveries"]))
+
+
+def _status(record: Record) -> TenantStatus | None:
+    return None if record["status"] is None else TenantStatus(record["status"])
+
+
+def _delivery(record: Record) -> Delivery:
+    return Delivery(Seq(record["delivered_seq"]), record["zedtoken"], record["written_under"], record["stamp"])

@@ -6,9 +6,9 @@ runs or not: a suspension denies although nothing of it is delivered.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
-from pemba.model import GLOBAL_STREAM, ObjectRef, Seq
+from pemba.model import GLOBAL_STREAM, ObjectRef, Seq, UserId
 from pemba.storage.database import TenantTransaction, Transaction
 from pemba.storage.statement import Statement
 
@@ -32,6 +32,8 @@ _CHANGED = Statement(
     WHERE tenant_id = '{GLOBAL_STREAM}' AND seq > :after AND seq <= :until ORDER BY seq LIMIT {MAX_CHANGES}
     """
 )
+_INACTIVE = Statement("SELECT id FROM users WHERE status <> 'active' LIMIT :limit")
+_INACTIVE_AMONG = Statement("SELECT id FROM users WHERE id = ANY (CAST(:ids AS text[])) AND status <> 'active'")
 
 
 async def announce(tx: Transaction, about: ObjectRef, trace: Mapping[str, str]) -> Seq:
@@ -53,6 +55,17 @@ async def changed(tx: Transaction, after: Seq, until: Seq) -> set[ObjectRef] | N
         return None
     records = await _CHANGED.rows(tx, after=after, until=until)
     return {_parsed(r["about"]) for r in records} if len(records) == until - after else None
+
+
+async def inactive(tx: Transaction, limit: int) -> set[UserId] | None:
+    """All users who are suspended or deactivated; None where they are more than `limit`."""
+    records = await _INACTIVE.rows(tx, limit=limit + 1)
+    return {UserId(r["id"]) for r in records} if len(records) <= limit else None
+
+
+async def inactive_among(tx: Transaction, users: Collection[UserId]) -> set[UserId]:
+    """Those of them who are suspended or deactivated."""
+    return {UserId(r["id"]) for r in await _INACTIVE_AMONG.rows(tx, ids=list(users))}
 
 
 async def _append(tx: Transaction, about: ObjectRef, trace: Mapping[str, str]) -> Seq:

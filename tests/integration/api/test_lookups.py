@@ -7,10 +7,12 @@ import asyncio
 import grpc
 import pytest
 
-from pemba.model import SystemScope
+from pemba.model import ObjectRef, SystemScope
+from pemba.storage import statuses
 from pemba.v1 import errors_pb2, permissions_pb2, tenants_pb2, types_pb2, workspaces_pb2
 from pemba.v1.types_pb2 import ROLE_MEMBER, ROLE_VIEWER
 from tests.integration.api.company import PERMISSIONS, USERS, found_company, fresh, user_ref
+from tests.truth import eventually
 
 
 def resources_request(company, user: str, permission: str, **given):
@@ -167,6 +169,13 @@ async def test_a_suspended_user_is_listed_nowhere_from_the_record_on(api, databa
     assert "rita" in await found(api, subjects_request(company, "sales", "view"))
     async with database.begin(SystemScope("test")) as tx:
         await tx.connection.execute("UPDATE users SET status = 'suspended', suspend_time = now() WHERE id = 'rita'")
+        await statuses.announce(tx, ObjectRef("user", "rita"), {})
+
+    async def is_known() -> bool:
+        first, _ = await stream(api, request)
+        return first.reason == errors_pb2.ERROR_REASON_USER_SUSPENDED
+
+    await eventually(is_known)
     going_on = resources_request(company, "rita", "view", limit=2, cursor=items[-1].cursor)
     for asked in (request, going_on):
         first, items = await stream(api, asked)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
+from collections import Counter, defaultdict
 from collections.abc import Awaitable
 from dataclasses import dataclass, field
 
@@ -35,18 +37,26 @@ class Counts:
     """Of calls that began in one phase of a test; what is answered only in the next one does not count."""
 
     changed: int = 0
-    checked: int = 0
+    checked: Counter[str] = field(default_factory=Counter)
     refused_changes: list[Refusal] = field(default_factory=list)
-    refused_checks: list[Refusal] = field(default_factory=list)
+    refused_checks: dict[str, list[Refusal]] = field(default_factory=lambda: defaultdict(list))
     slowest: float = 0.0
 
 
 class Load:
-    """Callers that grant and revoke, each for users of its own, and callers that ask; all without a break."""
+    """Callers that grant and revoke, each for users of its own, and callers that ask; all without a break.
 
-    def __init__(self, calls: Calls, root: workspaces_pb2.Workspace, timeout: float) -> None:
+    They ask what was asked before (`known`, of a tenant where nothing changes), what nobody asked yet (`new`), and with
+    the latest token in hand (`with_token`).
+    """
+
+    def __init__(
+        self, calls: Calls, root: workspaces_pb2.Workspace, quiet: workspaces_pb2.Workspace, timeout: float
+    ) -> None:
         self._calls = calls
         self.root = root
+        self._quiet = quiet
+        self._strangers = itertools.count(1)
         self._timeout = timeout
         self._stopping = asyncio.Event()
         self._latest = ""
@@ -89,9 +99,10 @@ class Load:
 
     async def _keep_asking(self) -> None:
         while not self._stopping.is_set():
-            await self._check("alice", True, "")
-            await self._check("nobody", False, "")
-            await self._check("alice", True, self._latest)
+            await self._check("known", self._quiet, "alice", True)
+            await self._check("known", self._quiet, "nobody", False)
+            await self._check("new", self.root, f"stranger-{next(self._strangers)}", False)
+            await self._check("with_token", self.root, "alice", True, self._latest)
 
     async def _change(self, mutation: Mutation) -> Mutation:
         self.mutations.append(mutation)
@@ -104,14 +115,16 @@ class Load:
         phase.slowest = max(phase.slowest, time.monotonic() - began)
         return mutation
 
-    async def _check(self, user: str, expected: bool, token: str) -> None:
+    async def _check(
+        self, kind: str, root: workspaces_pb2.Workspace, user: str, expected: bool, token: str = ""
+    ) -> None:
         phase, began = self.phase, time.monotonic()
         try:
-            if await self._calls.may_view(self.root, user, token, timeout=self._timeout) is not expected:
+            if await self._calls.may_view(root, user, token, timeout=self._timeout) is not expected:
                 self.wrong.append(f"{user} with token {token!r} is not {expected}")
-            phase.checked += phase is self.phase
+            phase.checked[kind] += phase is self.phase
         except grpc.aio.AioRpcError as error:
-            await self._pause(phase.refused_checks, error)
+            await self._pause(phase.refused_checks[kind], error)
         phase.slowest = max(phase.slowest, time.monotonic() - began)
 
     async def _pause(self, refusals: list[Refusal], error: grpc.aio.AioRpcError) -> None:

@@ -116,7 +116,7 @@ async def test_every_change_of_a_status_is_a_row_of_the_global_stream_that_names
     tenant = (await create(parts)).tenant
     for n, change in enumerate((parts.tenants.suspend_tenant, parts.tenants.activate_tenant), 1):
         changed = await change(parts.system, tenant.id, options=parts.options(request_id=f"r{n}"))
-        assert parts.signer.positions(changed.token).positions == {"~": n}
+        assert parts.signer.positions(changed.token).positions == {tenant.id: 2 * n, "~": n}
         again = await change(parts.system, tenant.id, options=parts.options(request_id=f"r{n}"))
         assert again.token == changed.token
         unchanged = await change(parts.system, tenant.id, options=parts.options())
