@@ -14,7 +14,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from threading import Lock
 from typing import Any, TypeVar
@@ -27,8 +27,8 @@ from pemba.dev.backends import PostgresAccess, SpiceDBAccess
 from pemba.dev.pemba_process import run_pemba
 from pemba.dev.postgres import Postgres
 from pemba.dev.process import Server, StartError
+from pemba.dev.programs import GHZ, GRPCURL, SPICEDB, Program, find_program
 from pemba.dev.spicedb import SpiceDB
-from pemba.dev.spicedb_binary import find_spicedb
 
 # No example is late on a machine that is busy with servers.
 hypothesis.settings.register_profile("pemba", deadline=None)
@@ -39,17 +39,21 @@ AnyServer = TypeVar("AnyServer", bound=Server)
 
 
 _NEED_SPICEDB = {"spicedb", "own_spicedb", "spicedb_program", "running_dev"}
+_NEED = {"grpcurl_program": GRPCURL, "ghz_program": GHZ}
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Build spicedb, where that is still to be done, before any test's clock runs: it takes minutes."""
-    if session.config.option.collectonly or not _fixtures(session) & _NEED_SPICEDB:
+    """Build what programs are still to be built, before any test's clock runs: it takes minutes."""
+    if session.config.option.collectonly:
         return
-    settings = load(DevSettings)
-    if settings.spicedb_endpoint or settings.test_stack == "docker":
+    settings, progress, fixtures = load(DevSettings), _progress(session.config), _fixtures(session)
+    for name in fixtures & set(_NEED):
+        with suppress(StartError):  # the fixture's test says why
+            find_program(_NEED[name], settings.cache_folder, progress)
+    if not fixtures & _NEED_SPICEDB or settings.spicedb_endpoint or settings.test_stack == "docker":
         return
     try:
-        find_spicedb(settings.cache_folder, _progress(session.config))
+        find_program(SPICEDB, settings.cache_folder, progress)
     except StartError as error:
         pytest.exit(str(error), returncode=1)
 
@@ -110,7 +114,7 @@ class Starting:
         return self.run(Postgres(self._folder / "spicedb_postgres", durable=False))
 
     def _spicedb_program(self) -> Path:
-        return find_spicedb(self._settings.cache_folder, self._progress)
+        return find_program(SPICEDB, self._settings.cache_folder, self._progress)
 
     def _spicedb(self) -> AnySpiceDB:
         if self._settings.spicedb_endpoint:
@@ -159,6 +163,25 @@ def spicedb_program(servers: Starting) -> Path:
     """The spicedb program: for tests that start `pemba dev` itself."""
     program: Path = servers.get("spicedb_program")
     return program
+
+
+@pytest.fixture(scope="session")
+def grpcurl_program() -> Path:
+    """The grpcurl program; a test that takes it is skipped where it is neither there nor can be built."""
+    return _found(GRPCURL)
+
+
+@pytest.fixture(scope="session")
+def ghz_program() -> Path:
+    """The ghz program, in the same way."""
+    return _found(GHZ)
+
+
+def _found(program: Program) -> Path:
+    try:
+        return find_program(program, load(DevSettings).cache_folder, lambda _: None)
+    except StartError as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="session")

