@@ -25,6 +25,7 @@ from pemba.v1 import (
 )
 
 KEY = "system-key-of-the-tests-" + "k" * 16
+ROOT_SECRET = "r" * 32
 
 
 @dataclass
@@ -33,6 +34,7 @@ class Api:
 
     channel: grpc.aio.Channel
     key: str = KEY
+    endpoint: str = ""
 
     def __post_init__(self) -> None:
         self.permissions = permissions_pb2_grpc.PermissionServiceStub(self.channel)
@@ -87,7 +89,11 @@ def reason():
 
 def serve_settings(settings: Mapping[str, object]) -> ServeSettings:
     return ServeSettings(
-        **settings, grpc_listen="127.0.0.1:0", http_listen="127.0.0.1:0", system_keys=(KEY,), root_secrets=("r" * 32,)
+        **settings,
+        grpc_listen="127.0.0.1:0",
+        http_listen="127.0.0.1:0",
+        system_keys=(KEY,),
+        root_secrets=(ROOT_SECRET,),
     )
 
 
@@ -100,8 +106,9 @@ async def a_whole_pemba(settings: Mapping[str, object]) -> AsyncIterator[Api]:
         assert running is not None
         while not running.http_port or not await is_ready(running.grpc_port):
             assert not relaying.done()
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{running.grpc_port}") as channel:
-            yield Api(channel)
+        endpoint = f"127.0.0.1:{running.grpc_port}"
+        async with grpc.aio.insecure_channel(endpoint) as channel:
+            yield Api(channel, endpoint=endpoint)
     stopping.set()
     await relaying
 
