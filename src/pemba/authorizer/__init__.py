@@ -2,12 +2,30 @@
 
 ::
 
-    question, consistency -> positions from PostgreSQL -> (wait for the token) -> SpiceDB -> answer, token
+    question, consistency
+        |
+        v
+    positions, statuses     feed: what PostgreSQL says is delivered, known without asking it for each question
+        |                   waiting: where a token names more than is known, until it is, or not answered
+        v
+    a suspended tenant or user: DENIED, whatever SpiceDB still holds
+        |
+        v
+    decisions               what was answered at this very position
+        |  not known
+        v
+    SpiceDB                 at least as fresh as that position
+        |
+        v
+    answer, token of the position
 
-Without a token a question is asked at least as fresh as the tenant's last delivered state.  With one it waits until
-every position of the token is delivered, and is never answered from older data.  A suspended tenant or user is
-denied from the records, at once, whatever SpiceDB still holds; a lookup lists nothing of them.  Every failure raises:
-none reads as "allowed".
+Without a token a question is asked at least as fresh as the tenant's last delivered state, as of the last 50 ms.  With
+one it waits until every position of the token is in force, and is never answered from older data.  Every failure
+raises: none reads as "allowed".
+
+Outages.  With PostgreSQL away, whatever needs nothing new of it goes on at the last known positions, for as long as
+`outage_seconds` says; then every check is UNAVAILABLE, known or not.  With SpiceDB away, what is known is answered and
+the rest is UNAVAILABLE.
 """
 
 from pemba.authorizer.authorizer import Authorizer

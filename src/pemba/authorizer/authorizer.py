@@ -13,7 +13,7 @@ from pemba.authorizer.ground import Snapshot, denied_at_once, token_of_answer, u
 from pemba.authorizer.lookups import Lookups
 from pemba.authorizer.questions import AllAnswer, Answer, BatchAnswer, Consistency, Question
 from pemba.authorizer.waiting import Positions, Wanted
-from pemba.errors import PembaError
+from pemba.errors import BackendError, PembaError
 from pemba.model import Caller, TenantId
 from pemba.spicedb.client import SpiceDB
 from pemba.storage.database import Database
@@ -64,8 +64,14 @@ class Authorizer:
         async def ask(tenant_id: TenantId) -> None:
             at = [i for i, (t, _) in enumerate(items) if t == tenant_id and results[i] is None]
             ground = Ground(tenant_id, snapshot, consistency, token, deadline)
-            async with limit:
-                answers = await self._answering.several(ground, [items[i][1] for i in at], at_one_revision=False)
+            answers: Sequence[Answer | PembaError]
+            try:
+                async with limit:
+                    answers = await self._answering.several(ground, [items[i][1] for i in at], at_one_revision=False)
+            except BackendError as error:
+                if len(tenants) == 1:
+                    raise
+                answers = [error] * len(at)  # the other tenants' answers stand
             for i, answer in zip(at, answers, strict=True):
                 results[i] = answer
 
