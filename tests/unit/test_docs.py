@@ -2,6 +2,7 @@
 
 import re
 import runpy
+from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -10,6 +11,7 @@ import pytest
 from pemba import config
 from pemba.cli.failure import ExitCode
 from pemba.cli.main import CONTENTS
+from tests.documents import LANGUAGES, SESSIONS, SHOWS_OUTPUT, Block, Step, blocks_of, excerpts_of, matches, steps_of
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = (ROOT / "docs/settings.md").read_text()
@@ -52,11 +54,69 @@ def test_links_to_files_lead_somewhere(document):
     assert [link for link in links if not (ROOT / document).parent.joinpath(link).exists()] == []
 
 
-def test_python_in_the_documents_is_that_of_the_example():
-    example = (ROOT / "examples/check_access.py").read_text()
-    blocks = re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs/calling.md").read_text(), re.DOTALL | re.MULTILINE)
-    assert blocks
-    assert [block for block in blocks if block not in example] == []
+def complaints(document: str, text: str) -> list[str]:
+    """What of a document's blocks no test runs."""
+    blocks = blocks_of(text)
+    fences = len(re.findall(r"^\s*(?:```|~~~)", text, re.MULTILINE))
+    found = [] if fences == 2 * len(blocks) else ["a fence is indented, of another kind or not closed"]
+    for before, block in pairwise([Block(0, "", ""), *blocks]):
+        if block.language not in LANGUAGES:
+            found.append(f"line {block.line}: nothing runs {block.language!r}")
+        elif document not in SESSIONS:
+            found.append(f"line {block.line}: the document is not among SESSIONS")
+        elif block.language == SHOWS_OUTPUT and before.language not in ("sh", "python"):
+            found.append(f"line {block.line}: shows the output of nothing")
+    return found
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_block_of_every_document_is_run_by_a_test(document):
+    assert complaints(document, (ROOT / document).read_text()) == []
+
+
+@pytest.mark.parametrize(
+    ("document", "text"),
+    [
+        ("README.md", "```yaml\na: 1\n```\n"),
+        ("README.md", "```\npemba --help\n```\n"),
+        ("README.md", "```text\nALLOWED\n```\n"),
+        ("README.md", "```console\n$ true\n```\n```text\nALLOWED\n```\n"),
+        ("README.md", "  ```sh\n  true\n  ```\n"),
+        ("docs/other.md", "```sh\ntrue\n```\n"),
+    ],
+)
+def test_a_block_that_no_test_runs_is_found(document, text):
+    assert len(complaints(document, text)) == 1
+    assert complaints("README.md", "```sh\ntrue\n```\n```text\n```\n") == []
+
+
+def test_commands_are_told_from_what_they_print():
+    console = Block(1, "console", "$ true\n$ echo a; echo b\na\nb\n")
+    sh, text = Block(9, "sh", "echo a\n"), Block(12, "text", "a\n")
+    assert steps_of([console, sh, text, sh]) == [
+        Step(1, "true\n", ""),
+        Step(2, "echo a; echo b\n", "a\nb\n"),
+        Step(9, "echo a\n", "a\n"),
+        Step(9, "echo a\n", ""),
+    ]
+    assert steps_of([Block(1, "sh", "make run ARGS=--demo\nmake test  # lint\n")]) == []
+    assert len(steps_of([Block(1, "sh", "make run\npemba tenant list\n")])) == 1
+
+
+def test_the_words_of_a_line_count_and_its_spaces_do_not():
+    assert matches("ID      NAME\nws_...  a b\n", "ID     NAME   \nws_01h a  b\n")
+    assert matches("a\n...\nb\n", "a\nx\ny\nb\n")
+    assert not matches("ALLOWED\n", "DENIED\n")
+    assert not matches("ALLOWED\n", "ALLOWED\nALLOWED\n")
+    assert not matches("", "ALLOWED\n")
+
+
+@pytest.mark.parametrize("document", SESSIONS)
+def test_python_without_its_output_is_of_an_example_that_the_document_runs(document):
+    blocks = blocks_of((ROOT / document).read_text())
+    commands = "".join(step.commands for step in steps_of(blocks))
+    ran = "".join((ROOT / path).read_text() for path in re.findall(r"^python (examples/\S+)", commands, re.MULTILINE))
+    assert [excerpt for excerpt in excerpts_of(blocks) if excerpt not in ran] == []
 
 
 @pytest.mark.parametrize("drawing", sorted(ROOT.glob("docs/*.svg")), ids=lambda drawing: drawing.name)
