@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pemba.authorizer import Answer, Authorizer, Consistency, Decision, Question
 from pemba.errors import Reason, Unavailable
 from pemba.model import ObjectRef, Permission, SubjectRef, TenantId, TenantScope, UserId, WorkspaceId
+from pemba.spicedb import lookups
 from pemba.spicedb.client import FullyConsistent, SpiceDB
 from pemba.storage import authority
 from tests.integration.conftest import SYSTEM, Parts
@@ -147,23 +148,22 @@ async def require_resources(spicedb: SpiceDB, models: Sequence[TenantModel], use
     """Everything that a user may view, and all they own, in every tenant at once."""
     for user in users:
         for permission in ("view", "own"):
-            found = spicedb.lookup_resources(
-                "workspace", permission, SubjectRef("user", encoded(user)), FullyConsistent(), SECONDS
-            )
+            subject = SubjectRef("user", encoded(user))
+            found = lookups.resources(spicedb, "workspace", permission, subject, {}, FullyConsistent(), SECONDS)
             expected = {
                 f"{m.id}/{at}"
                 for m in models
                 for at in m.places
                 if m.rank_in_graph(user, at) >= PERMISSIONS[permission]
             }
-            assert {id_ async for id_ in found} == expected, (user, permission)
+            assert {each.id async for each in found} == expected, (user, permission)
 
 
 async def require_subjects(spicedb: SpiceDB, model: TenantModel, places: Iterable[str]) -> None:
     for place in places:
         for permission in ("view", "own"):
             object_ = ObjectRef("workspace", f"{model.id}/{place}")
-            found = spicedb.lookup_subjects(object_, permission, "user", FullyConsistent(), SECONDS)
+            found = lookups.subjects(spicedb, object_, permission, ("user", ""), {}, FullyConsistent(), SECONDS)
             known = {user for held in model.roles.values() for user in held}
             expected = {encoded(u) for u in known if model.rank_in_graph(u, place) >= PERMISSIONS[permission]}
-            assert {id_ async for id_ in found} == expected, (place, permission)
+            assert {each.id async for each in found} == expected, (place, permission)

@@ -15,8 +15,8 @@ import typer
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
+from pemba.cli.call_options import CallOptions
 from pemba.cli.failure import CallFailed, Problem
-from pemba.cli.options import CallOptions
 from pemba.config import ClientSettings, DevSettings, load
 from pemba.dev.ready import FILE_NAME, read_ready
 from pemba.errors import ConfigError, FieldViolation

@@ -75,9 +75,9 @@ def _load_demo(ready: Ready, progress: Progress) -> None:
     import grpc
 
     from pemba.cli import demo
+    from pemba.cli.call_options import CallOptions
     from pemba.cli.connection import Connection, Target
     from pemba.cli.failure import CallFailed
-    from pemba.cli.options import CallOptions
     from pemba.dev.process import StartError
 
     try:

@@ -12,9 +12,9 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from pemba.cli import outbox, schema
+from pemba.cli.call_options import CallOptions
 from pemba.cli.connection import Connection, Target, find_target
 from pemba.cli.failure import CallFailed
-from pemba.cli.options import CallOptions
 from pemba.cli.settings_in_force import InForce, in_force
 from pemba.config import (
     SECTIONS,

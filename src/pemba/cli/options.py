@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Concatenate, ParamSpec, get_type_hints
 
 import typer
 
+from pemba.cli.call_options import CallOptions
 from pemba.cli.failure import reporting
 from pemba.cli.output import Output
 
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from pemba.cli.connection import Connection
 
 P = ParamSpec("P")
-
-_PANEL = "Options of every call"
 
 OutputOption = Annotated[Output, typer.Option("--output", "-o", help="How the answer is printed.")]
 TenantOption = Annotated[
@@ -27,40 +25,6 @@ EtagOption = Annotated[
     str, typer.Option("--etag", help="Change it only if this is still its etag (see --output json).")
 ]
 LimitOption = Annotated[int, typer.Option("--limit", min=1, help="How many to list at most.")]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallOptions:
-    """What a command says about its calls besides their own arguments."""
-
-    output: Annotated[
-        Output, typer.Option("--output", "-o", help="How the answer is printed.", rich_help_panel=_PANEL)
-    ] = Output.TABLE
-    endpoint: Annotated[
-        str,
-        typer.Option(
-            metavar="HOST:PORT",
-            help="The API; else PEMBA_ENDPOINT, else a running `pemba dev`.",
-            rich_help_panel=_PANEL,
-        ),
-    ] = ""
-    on_behalf_of: Annotated[
-        str, typer.Option(metavar="user:ID", help="The user to act for.", rich_help_panel=_PANEL)
-    ] = ""
-    timeout: Annotated[
-        float, typer.Option(metavar="SECONDS", min=0.001, help="Deadline of each call.", rich_help_panel=_PANEL)
-    ] = 10.0
-    request_id: Annotated[
-        str,
-        typer.Option(
-            metavar="ID",
-            help="Idempotency key: the same change sent again under it happens once.",
-            rich_help_panel=_PANEL,
-        ),
-    ] = ""
-    validate_only: Annotated[
-        bool, typer.Option("--validate-only", help="Say what would happen, change nothing.", rich_help_panel=_PANEL)
-    ] = False
 
 
 _OF_EVERY_CALL = ("output", "endpoint", "on_behalf_of", "timeout")

@@ -11,17 +11,14 @@ import grpc
 from authzed.api.v1 import (
     CheckBulkPermissionsRequest,
     CheckPermissionRequest,
-    LookupResourcesRequest,
-    LookupSubjectsRequest,
     ReadRelationshipsRequest,
     RelationshipFilter,
     WriteRelationshipsRequest,
 )
-from authzed.api.v1.permission_service_pb2 import LOOKUP_PERMISSIONSHIP_HAS_PERMISSION
 from authzed.api.v1.permission_service_pb2_grpc import PermissionsServiceStub
 
 from pemba.errors import Rejected
-from pemba.model import ObjectRef, SubjectRef, Tuple, TupleOperation
+from pemba.model import Tuple, TupleOperation
 from pemba.spicedb.conversion import (
     from_answer,
     from_pair,
@@ -177,43 +174,6 @@ class SpiceDB:
         with translated_write():
             response = await self._stub.WriteRelationships(request, timeout=timeout, metadata=self.metadata)
         return str(response.written_at.token)
-
-    async def lookup_resources(
-        self, type_: str, permission: str, subject: SubjectRef, freshness: Freshness, timeout: float
-    ) -> AsyncIterator[str]:
-        """Ids of the objects on which the subject has the permission, without those where a caveat decides.
-
-        Complete only if it ends without an error.  Raises as `check`.
-        """
-        request = LookupResourcesRequest(
-            consistency=to_consistency(freshness),
-            resource_object_type=type_,
-            permission=permission,
-            subject=to_subject(subject),
-        )
-        async with self._stream(self._stub.LookupResources, request, timeout) as stream:
-            async for found in stream:
-                if found.permissionship == LOOKUP_PERMISSIONSHIP_HAS_PERMISSION:
-                    yield str(found.resource_object_id)
-
-    async def lookup_subjects(
-        self, resource: ObjectRef, permission: str, subject_type: str, freshness: Freshness, timeout: float
-    ) -> AsyncIterator[str]:
-        """Ids of the subjects that have the permission on the object, without those where a caveat decides.
-
-        Who has it by a wildcard alone is not listed.  Complete only if it ends without an error.  Raises as `check`.
-        """
-        request = LookupSubjectsRequest(
-            consistency=to_consistency(freshness),
-            resource=to_object(resource),
-            permission=permission,
-            subject_object_type=subject_type,
-        )
-        async with self._stream(self._stub.LookupSubjects, request, timeout) as stream:
-            async for found in stream:
-                subject = found.subject  # the wildcard comes as `*`, whatever `wildcard_option` says
-                if subject.permissionship == LOOKUP_PERMISSIONSHIP_HAS_PERMISSION and subject.subject_object_id != "*":
-                    yield str(subject.subject_object_id)
 
     async def read_tuples(
         self, type_: str, freshness: Freshness, timeout: float, *, id_prefix: str = ""

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 
 import grpc
 
+from pemba.cli.call_options import CallOptions
 from pemba.cli.connection import Connection, Target
 from pemba.cli.demo_load import Loaded, load
-from pemba.cli.options import CallOptions
 from pemba.cli.progress import Progress
 from pemba.dev.demo import COMPANIES
 from pemba.model import ObjectRef, Role, SubjectRef

@@ -10,6 +10,7 @@ import pytest
 
 from pemba.errors import Rejected, Timeout, Unavailable
 from pemba.model import ObjectRef, Operation, SubjectRef, Tuple, TupleOperation
+from pemba.spicedb import lookups
 from pemba.spicedb.client import AtLeast, CheckQuestion, Decision, FullyConsistent, MinimizeLatency, SpiceDB
 from pemba.spicedb.errors import WriteFailed, WriteFailure
 
@@ -80,10 +81,11 @@ async def test_lookups_and_reads_agree_with_what_was_written(client: SpiceDB, te
     for i in range(0, len(texts), 500):
         await write(client, *texts[i : i + 500])
     fresh = FullyConsistent()
-    resources = [i async for i in client.lookup_resources("workspace", "view", ALICE, fresh, 20)]
-    assert {i for i in resources if i.startswith(tenant)} == {f"{tenant}/w{n}" for n in range(1001)}
+    found = [each.id async for each in lookups.resources(client, "workspace", "view", ALICE, {}, fresh, 20)]
+    assert {id_ for id_ in found if id_.startswith(tenant)} == {f"{tenant}/w{n}" for n in range(1001)}
     on_first = ObjectRef("workspace", f"{tenant}/w0")
-    assert [i async for i in client.lookup_subjects(on_first, "view", "user", fresh, 5)] == ["alice"]
+    who = lookups.subjects(client, on_first, "view", ("user", ""), {}, fresh, 5)
+    assert [each.id async for each in who] == ["alice"]
     stored = [f"+{t}" async for t in client.read_tuples("workspace", fresh, 20, id_prefix=f"{tenant}/")]
     assert sorted(stored) == sorted(texts)
 

@@ -24,6 +24,7 @@ from authzed.api.v1.permission_service_pb2_grpc import (
 
 from pemba.errors import Rejected, Unavailable
 from pemba.model import ObjectRef, Operation, SubjectRef, Tuple, TupleOperation
+from pemba.spicedb import lookups
 from pemba.spicedb.client import CheckQuestion, Decision, FullyConsistent, MinimizeLatency, SpiceDB
 from pemba.spicedb.errors import WriteFailed, WriteFailure
 
@@ -97,7 +98,7 @@ async def test_what_only_reads_is_tried_again_where_a_connection_goes_away(fault
     for ask in (
         lambda: client.check(QUESTION, FullyConsistent(), 5),
         lambda: client.check_bulk([QUESTION], FullyConsistent(), 5),
-        lambda: _all(client.lookup_resources("workspace", "view", ALICE, FullyConsistent(), 5)),
+        lambda: _all(lookups.resources(client, "workspace", "view", ALICE, {}, FullyConsistent(), 5)),
         lambda: _all(client.read_tuples("workspace", FullyConsistent(), 5)),
     ):
         made = await calls()
@@ -147,7 +148,7 @@ async def test_a_stream_that_breaks_off_is_an_error_and_not_an_end(faulty: tuple
     server, client = faulty
     server.reverse = True
     with pytest.raises(Unavailable):
-        await _all(client.lookup_resources("workspace", "view", ALICE, FullyConsistent(), 5))
+        await _all(lookups.resources(client, "workspace", "view", ALICE, {}, FullyConsistent(), 5))
 
 
 async def _all(items: AsyncIterator[object]) -> list[object]:
