@@ -8,7 +8,7 @@ import typer
 
 from pemba.cli.failure import ExitCode
 from pemba.cli.options import TenantOption
-from pemba.cli.output import Output, as_dict, print_json, show
+from pemba.cli.output import Output, as_dict, coloured, print_json, print_rich, show
 
 if TYPE_CHECKING:
     from pemba.cli.connection import Connection
@@ -117,7 +117,7 @@ def _print(output: Output, answer: permissions_pb2.CheckResponse) -> None:
     elif output is Output.TOKEN:
         print(answer.token)
     else:
-        print(_line(answer, answer.reason))
+        print_rich(coloured(_line(answer, answer.reason)))
 
 
 def _line(

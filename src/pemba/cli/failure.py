@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import IntEnum
 
 import typer
 
 from pemba.cli.output import Output
+from pemba.cli.usage import complaint, in_arguments
 from pemba.errors import ConfigError, FieldViolation, InvalidRequest, PembaError, RateLimited, Unavailable
+
+_NO_NAMES: Mapping[str, str] = {}
 
 
 class ExitCode(IntEnum):
@@ -44,6 +47,11 @@ class Problem:
         retry = f"; retry in {self.retry_seconds:g} s" if self.retry_seconds is not None else ""
         return f"error: {self.message}{reason}{retry}"
 
+    def said_of(self, names: Mapping[str, str]) -> Problem:
+        """With the command's arguments named in the place of fields."""
+        fields = [violation.field for violation in self.violations]
+        return replace(self, message=in_arguments(self.message, fields, names))
+
 
 class CallFailed(Exception):
     """A call to Pemba did not succeed."""
@@ -54,18 +62,21 @@ class CallFailed(Exception):
 
 
 @contextmanager
-def reporting(output: Output = Output.TABLE) -> Generator[None]:
-    """Turn the failures that are expected into one line (or JSON) on stderr and an exit code."""
+def reporting(output: Output = Output.TABLE, names: Mapping[str, str] = _NO_NAMES) -> Generator[None]:
+    """Turn the failures that are expected into one line (or JSON) on stderr and an exit code.
+
+    `names` is what the command calls its arguments, by the names of fields.
+    """
     try:
         yield
     except typer.TyperException as error:
-        report(Problem("USAGE", error.format_message()), output)
+        report(Problem("USAGE", complaint(error)), output)
         raise typer.Exit(ExitCode.USAGE) from None
     except ConfigError as error:
         report(Problem("USAGE", "; ".join(str(error).splitlines())), output)
         raise typer.Exit(ExitCode.USAGE) from None
     except CallFailed as error:
-        report(error.problem, output)
+        report(error.problem if output is Output.JSON else error.problem.said_of(names), output)
         raise typer.Exit(ExitCode.FAILED) from None
     except PembaError as error:
         report(_of_domain_error(error), output)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -56,7 +56,10 @@ def resources(
         limit=limit,
         cursor=cursor,
     )
-    _print(pemba.output, pemba.read_all(pemba.permissions.LookupResources, request), "resource")
+    messages = pemba.read_all(pemba.permissions.LookupResources, request)
+    found = [item.resource for item in messages[1:]]
+    names = refs.readable(pemba, request.tenant_id, found) if pemba.output is Output.TABLE else {}
+    _print(pemba.output, messages, "resource", names)
 
 
 @reads(app, "subjects")
@@ -89,13 +92,13 @@ def subjects(
         limit=limit,
         cursor=cursor,
     )
-    _print(pemba.output, pemba.read_all(pemba.permissions.LookupSubjects, request), "subject")
+    _print(pemba.output, pemba.read_all(pemba.permissions.LookupSubjects, request), "subject", {})
 
 
 _Messages = Sequence["permissions_pb2.LookupResourcesResponse"] | Sequence["permissions_pb2.LookupSubjectsResponse"]
 
 
-def _print(output: Output, messages: _Messages, field: str) -> None:
+def _print(output: Output, messages: _Messages, field: str, names: Mapping[str, str]) -> None:
     """The whole stream or, where it did not end well, none of it."""
     from pemba.v1 import errors_pb2
 
@@ -109,13 +112,15 @@ def _print(output: Output, messages: _Messages, field: str) -> None:
     elif output is Output.TOKEN:
         print(first.token)
     else:
-        print_table([_row(item, field) for item in items], (field.upper(), "DECISION"))
+        print_table([_row(item, field, names) for item in items], (field.upper(), "DECISION"))
         if first.reason:
             print(f"nothing is listed: {reason.removeprefix('ERROR_REASON_')}", file=sys.stderr)
 
 
 def _row(
-    item: permissions_pb2.LookupResourcesResponse | permissions_pb2.LookupSubjectsResponse, field: str
+    item: permissions_pb2.LookupResourcesResponse | permissions_pb2.LookupSubjectsResponse,
+    field: str,
+    names: Mapping[str, str],
 ) -> dict[str, str]:
     from pemba.v1 import permissions_pb2
 
@@ -123,4 +128,5 @@ def _row(
     relation = f"#{ref.relation}" if getattr(ref, "relation", "") else ""
     decision = permissions_pb2.Decision.Name(item.decision).removeprefix("DECISION_")
     needs = f" (needs {', '.join(item.missing_context)})" if item.missing_context else ""
-    return {field.upper(): f"{ref.type}:{ref.id}{relation}", "DECISION": decision + needs}
+    name = names.get(ref.id, f"{ref.type}:{ref.id}{relation}")
+    return {field.upper(): name, "DECISION": decision + needs}

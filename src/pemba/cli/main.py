@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 import typer
 from typer.core import TyperGroup
@@ -11,6 +12,7 @@ from pemba.cli import check, db, demo, dev, doctor, lookup, member, outbox, proc
 from pemba.cli.failure import Problem, report
 from pemba.cli.options import with_call_options
 from pemba.cli.output import Output
+from pemba.cli.usage import HELP_NAMES, complaint, name_parameters
 
 CONTENTS = (
     "dev",
@@ -44,7 +46,7 @@ app = typer.Typer(
     epilog="Exit codes: 0 done (a check: ALLOWED), 1 the answer is no, 2 wrong usage or settings, 3 it failed.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,  # a traceback with local variables may show secrets
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": HELP_NAMES},
 )
 app.command("dev", rich_help_panel=RUN)(dev.dev)
 app.command("demo", rich_help_panel=RUN)(with_call_options(demo.demo, ("output", "endpoint", "timeout")))
@@ -63,17 +65,27 @@ app.command("doctor", rich_help_panel=OPERATE)(doctor.doctor)
 
 def main() -> None:
     """Run the command line; a usage error is one line that names the argument, and exit code 2."""
+    command = typer.main.get_command(app)
+    name_parameters(command)
     try:
-        sys.exit(app(prog_name="pemba", standalone_mode=False) or 0)
+        sys.exit(command(prog_name="pemba", standalone_mode=False) or 0)
     except typer.TyperException as error:
         if error.format_message():  # none where the help was what there is to say
-            report(Problem("USAGE", f"{error.format_message()}  {_where_help_is(error)}"), Output.TABLE)
+            output = _output_asked_for(sys.argv)
+            see = f".  {_where_help_is(error)}" if output is Output.TABLE else ""
+            report(Problem("USAGE", f"{complaint(error).rstrip('.')}{see}"), output)
         sys.exit(error.exit_code)
     except (typer.Abort, KeyboardInterrupt):
         sys.exit(130)
     except BrokenPipeError:
         sys.stderr.close()  # or the interpreter would complain about the pipe once more on its way out
         sys.exit(0)
+
+
+def _output_asked_for(arguments: Sequence[str]) -> Output:
+    """What a command line that could not be read says about the output."""
+    asked = " ".join(arguments).replace("=", " ").replace("-o ", "--output ")
+    return Output.JSON if f"--output {Output.JSON}" in asked else Output.TABLE
 
 
 def _where_help_is(error: typer.TyperException) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pemba.cli.options import EtagOption, LimitOption, TenantOption, changes, reads
-from pemba.cli.output import Row, moment, show
+from pemba.cli.output import Output, Row, moment, show
 
 if TYPE_CHECKING:
     from pemba.cli.connection import Connection
@@ -127,7 +128,9 @@ def effective(
         permission=permission,
     )
     answer = pemba.list(pemba.memberships.ListEffectiveMembers, request, "effective_members", limit)
-    rows = [_effective_row(member) for member in answer.effective_members]
+    objects = [grant.object for member in answer.effective_members for grant in member.through]
+    names = refs.readable(pemba, tenant_id, objects) if pemba.output is Output.TABLE else {}
+    rows = [_effective_row(member, names) for member in answer.effective_members]
     show(pemba.output, answer, rows, ("SUBJECT", "PERMISSION", "THROUGH"))
 
 
@@ -162,11 +165,11 @@ def _role(text: str) -> types_pb2.Role.ValueType:
     return types_pb2.Role.Value(f"ROLE_{'MEMBER' if text == 'editor' else text.upper()}")
 
 
-def _effective_row(member: memberships_pb2.EffectiveMember) -> Row:
+def _effective_row(member: memberships_pb2.EffectiveMember, objects: Mapping[str, str]) -> Row:
     from pemba.v1 import types_pb2
 
     names = {role: types_pb2.Role.Name(role).removeprefix("ROLE_").lower() for role in types_pb2.Role.values()}
-    through = [f"{names[grant.role]} of {grant.object.type}:{grant.object.id}" for grant in member.through]
+    through = [f"{names[grant.role]} of {objects.get(grant.object.id, '')}" for grant in member.through]
     relation = f"#{member.subject.relation}" if member.subject.relation else ""
     subject = f"{member.subject.type}:{member.subject.id}{relation}"
     return {"SUBJECT": subject, "PERMISSION": member.permission, "THROUGH": ", ".join(through)}

@@ -11,6 +11,7 @@ import typer
 from pemba.cli.call_options import CallOptions
 from pemba.cli.failure import reporting
 from pemba.cli.output import Output
+from pemba.cli.usage import names_by_field
 
 if TYPE_CHECKING:
     from pemba.cli.connection import Connection
@@ -60,15 +61,16 @@ def with_call_options(function: Command[P], shared: tuple[str, ...] = _OF_EVERY_
     own = [p.replace(annotation=annotations[p.name]) for p in list(inspect.signature(function).parameters.values())[1:]]
     offered = inspect.signature(CallOptions, eval_str=True).parameters
 
-    def run(**values: object) -> None:
+    def run(context: typer.Context, **values: object) -> None:
         options = CallOptions(**{name: values.pop(name) for name in shared})  # type: ignore[arg-type]  # typer checked them
-        with reporting(options.output):
+        with reporting(options.output, names_by_field(context.command)):
             from pemba.cli.connection import connect
 
             with connect(options) as connection:
                 function(connection, **values)  # type: ignore[arg-type, call-arg]  # what is left are its own
 
-    parameters = [*own, *(offered[name] for name in shared)]
+    context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+    parameters = [context, *own, *(offered[name] for name in shared)]
     keyword_only = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
     # Typer builds a command from the signature, so the shared options are written into it.
     run.__signature__ = inspect.Signature(keyword_only)  # type: ignore[attr-defined]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from google.protobuf.message import Message
     from google.protobuf.timestamp_pb2 import Timestamp
-    from rich.console import Console, RenderableType
+    from rich.console import RenderableType
 
 
 class Output(StrEnum):
@@ -22,6 +22,18 @@ class Output(StrEnum):
     JSON = "json"
     TOKEN = "token"  # noqa: S105 - prints the consistency token and nothing else
 
+
+_WIDTH = 10_000
+_COLOURED = ("DECISION", "ROLE", "STATUS")
+_COLOURS = {
+    "ALLOWED": "green",
+    "DENIED": "red",
+    "CONDITIONAL": "yellow",
+    "owner": "magenta",
+    "admin": "cyan",
+    "member": "blue",
+    "suspended": "red",
+}
 
 Row = Mapping[str, str]
 """One line of a table: column to text."""
@@ -63,20 +75,28 @@ def print_table(rows: Sequence[Row], columns: Sequence[str] = ()) -> None:
     for column in columns or (list(rows[0]) if rows else []):
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*row.values())
+        table.add_row(*(coloured(cell) if column in _COLOURED else cell for column, cell in row.items()))
     print_rich(table)
 
 
+def coloured(text: str) -> RenderableType:
+    """A decision, a role or a status, with the colour of its first word."""
+    from rich.text import Text
+
+    return Text(text, style=_COLOURS.get(text.partition(" ")[0], ""))
+
+
 def print_rich(renderable: RenderableType) -> None:
-    """Anything of Rich's on stdout; nothing is wrapped where it goes to a file or a pipe."""
-    _console().print(renderable)
+    """Anything of Rich's on stdout, in colours where that is a terminal that has them (and NO_COLOR is not set).
 
-
-def _console() -> Console:
+    Lines are as long as they are, so that an id can be copied; a narrow terminal wraps them itself.
+    """
     from rich.console import Console
 
-    width = None if sys.stdout.isatty() else 10_000
-    return Console(file=sys.stdout, width=width, highlight=False, markup=False, emoji=False)
+    console = Console(file=sys.stdout, width=_WIDTH, highlight=False, markup=False, emoji=False)
+    with console.capture() as captured:
+        console.print(renderable)
+    print("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
 def moment(time: Timestamp) -> str:

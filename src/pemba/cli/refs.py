@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import typer
 
-from pemba.cli.connection import Connection
+from pemba.cli.connection import MAX_PAGE_SIZE, Connection
+from pemba.cli.failure import CallFailed
 from pemba.model import is_typeid
 from pemba.v1 import tenants_pb2, types_pb2, workspaces_pb2
 
@@ -66,3 +69,38 @@ def object_ref(pemba: Connection, tenant: str, text: str, argument: str) -> type
     if kind == "workspace":
         return types_pb2.ObjectRef(type=kind, id=workspace_id(pemba, tenant, name))
     return types_pb2.ObjectRef(type=kind, id=tenant_id(pemba, name) if kind == "tenant" else name)
+
+
+def readable(pemba: Connection, tenant: str, refs: Sequence[types_pb2.ObjectRef]) -> dict[str, str]:
+    """Objects as commands take them, by id: `workspace:eng/backend` where that is known, else with the id.
+
+    Known are the first 1,000 workspaces, to those who may list them: an answer does not fail for want of names.
+    """
+    ids = {ref.id for ref in refs if ref.type == "workspace"}
+    paths = _paths(pemba, tenant) if ids else {}
+    return {ref.id: f"{ref.type}:{paths.get(ref.id, ref.id)}" for ref in refs}
+
+
+def _paths(pemba: Connection, tenant: str) -> dict[str, str]:
+    root = workspaces_pb2.GetWorkspaceRequest(tenant_id=tenant, path="")
+    everything = workspaces_pb2.ListWorkspacesRequest(
+        tenant_id=tenant, recursive=True, include_archived=True, page_size=MAX_PAGE_SIZE
+    )
+    try:
+        root_id = pemba.read(pemba.workspaces.GetWorkspace, root).workspace.id
+        listed = pemba.read(pemba.workspaces.ListWorkspaces, everything).workspaces
+    except CallFailed:
+        return {}
+    return {root_id: "/"} | paths_of({each.id: (each.parent_id, each.slug) for each in listed})
+
+
+def paths_of(nodes: Mapping[str, tuple[str, str]]) -> dict[str, str]:
+    """Id to path, from id to (parent's id, slug): as far up as `nodes` go."""
+    paths: dict[str, str] = {}
+    for id_ in nodes:
+        slugs, at = [], id_
+        while at in nodes:
+            at, slug = nodes[at]
+            slugs.append(slug)
+        paths[id_] = "/".join(reversed(slugs))
+    return paths

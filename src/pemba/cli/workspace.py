@@ -181,6 +181,8 @@ def _ids(pemba: Connection, tenant: str, workspace: str) -> tuple[str, str]:
 
 
 def _rows(workspaces: Sequence[workspaces_pb2.Workspace]) -> list[Row]:
+    from pemba.cli.refs import paths_of
+
     paths = paths_of({workspace.id: (workspace.parent_id, workspace.slug) for workspace in workspaces})
     return [_row(workspace, paths[workspace.id]) for workspace in workspaces]
 
@@ -191,18 +193,6 @@ def _row(workspace: workspaces_pb2.Workspace, path: str) -> Row:
     kind = workspaces_pb2.WorkspaceKind.Name(workspace.kind).removeprefix("WORKSPACE_KIND_").lower()
     archived = moment(workspace.archive_time) if workspace.HasField("archive_time") else ""
     return dict(zip(_COLUMNS, (path, workspace.name, kind, workspace.id, archived), strict=True))
-
-
-def paths_of(nodes: dict[str, tuple[str, str]]) -> dict[str, str]:
-    """Id to path, from id to (parent's id, slug): as far up as `nodes` go."""
-    paths: dict[str, str] = {}
-    for id_ in nodes:
-        slugs, at = [], id_
-        while at in nodes:
-            at, slug = nodes[at]
-            slugs.append(slug)
-        paths[id_] = "/".join(reversed(slugs))
-    return paths
 
 
 def _print_tree(title: str, root_id: str, workspaces: Sequence[workspaces_pb2.Workspace]) -> None:

@@ -107,6 +107,40 @@ def test_markup_in_a_name_is_printed_as_it_is(pemba, api):
     assert "[red]:smile:[/red]" in pemba("tenant", "get", "acme").out
 
 
+@pytest.fixture
+def colours(monkeypatch):
+    """As on a terminal that has colours, and is narrow."""
+    for name in ("NO_COLOR", "TERM", "COLORTERM"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"FORCE_COLOR": "1", "TERM": "xterm-256color", "COLUMNS": "30"}.items():
+        monkeypatch.setenv(name, value)
+
+
+def a_check(api):
+    api.answer("Check", permissions_pb2.CheckResponse(decision=permissions_pb2.DECISION_DENIED))
+    return ("check", "user:bob", "edit", f"workspace:{ENG_ID}", "-t", TENANT_ID)
+
+
+def test_decisions_and_roles_have_colours_where_the_terminal_has_them(pemba, api, colours):
+    assert pemba(*a_check(api)).out == "\x1b[31mDENIED\x1b[0m\n"
+    api.answer("GetMembership", memberships_pb2.GetMembershipResponse(membership=membership()))
+    out = pemba("member", "get", f"workspace:{ENG_ID}", "user:bob", "-t", TENANT_ID).out
+    assert "\x1b[34mmember\x1b[0m" in out
+    assert len(out.splitlines()) == 2  # nothing is folded: an id can be copied
+
+
+def test_there_are_no_colours_in_a_pipe_nor_with_no_color(pemba, api, colours, monkeypatch):
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert pemba(*a_check(api)).out == "DENIED\n"
+    monkeypatch.delenv("NO_COLOR")
+    monkeypatch.delenv("FORCE_COLOR")
+    assert pemba(*a_check(api)).out == "DENIED\n"
+    api.answer("GetTenant", GET_ACME)
+    out = pemba("tenant", "get", "acme").out
+    assert "\x1b" not in out
+    assert [line for line in out.splitlines() if line != line.rstrip()] == []
+
+
 def test_a_list_reads_all_pages(pemba, api):
     first = tenants_pb2.ListTenantsResponse(tenants=[ACME], next_page_token="p2", token="t1")
     last = tenants_pb2.ListTenantsResponse(tenants=[ACME], token="t2")
@@ -322,13 +356,35 @@ FOUND = permissions_pb2.LookupResourcesResponse(
 )
 
 
+def not_allowed(context):
+    """Who looks something up need not be allowed to list workspaces."""
+    context.abort(grpc.StatusCode.PERMISSION_DENIED, "no")
+
+
 def test_a_lookup_of_objects_asks_for_the_type_and_goes_on_at_a_cursor(pemba, api):
     api.answer("LookupResources", stream(permissions_pb2.LookupResourcesResponse(token="t1"), FOUND))
+    api.answer("GetWorkspace", not_allowed)
     done = pemba("lookup", "resources", "user:bob", "edit", "-t", TENANT_ID, "--limit", "5", "--cursor", "c0")
     assert (done.code, done.out.split()) == (0, ["RESOURCE", "DECISION", f"workspace:{ENG_ID}", "ALLOWED"])
     assert api.requests[0][1] == permissions_pb2.LookupResourcesRequest(
         tenant_id=TENANT_ID, type="workspace", permission="edit", subject=BOB, limit=5, cursor="c0"
     )
+
+
+def test_workspaces_that_are_found_are_named_by_path_where_that_is_known(pemba, api):
+    root = workspaces_pb2.Workspace(id=ROOT_ID, tenant_id=TENANT_ID)
+    ids = (ROOT_ID, BACKEND_ID, "ws_01h455vb4pex5vsknk084sn02z")
+    found = [types_pb2.ObjectRef(type="workspace", id=id_) for id_ in ids]
+    items = [permissions_pb2.LookupResourcesResponse(resource=ref, decision=1) for ref in found]
+    api.answer("LookupResources", stream(permissions_pb2.LookupResourcesResponse(token="t1"), *items))
+    api.answer("GetWorkspace", workspaces_pb2.GetWorkspaceResponse(workspace=root))
+    api.answer("ListWorkspaces", workspaces_pb2.ListWorkspacesResponse(workspaces=[ENG, BACKEND]))
+    done = pemba("lookup", "resources", "user:bob", "edit", "-t", TENANT_ID)
+    assert [line.split()[0] for line in done.out.splitlines()[1:]] == [
+        "workspace:/",
+        "workspace:eng/backend",
+        f"workspace:{ids[2]}",
+    ]
 
 
 def test_a_lookup_as_json_has_the_cursor_of_each_item_and_one_token(pemba, api):

@@ -1,12 +1,14 @@
 """One clear line, or JSON, on stderr, and an exit code that says what kind of failure it was."""
 
 import json
+import re
 import socket
 import subprocess
 import sys
 import threading
 
 import pytest
+import typer
 from google.protobuf.any_pb2 import Any
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import code_pb2, error_details_pb2, status_pb2
@@ -17,6 +19,8 @@ from pemba.cli.main import CONTENTS, app
 from pemba.config import ClientSettings
 from pemba.dev.ready import FILE_NAME, Ready, write_private
 from pemba.errors import ConfigError
+
+WORKSPACE = "ws_01h455vb4pex5vsknk084sn02s"
 
 
 def refusal(code, message, *details):
@@ -92,11 +96,11 @@ def test_without_an_address_the_setting_is_named(pemba):
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (["tenant", "create", "acme"], "--first-admin"),
-        (["check", "user:bob"], "'permission'"),
+        (["tenant", "create", "acme"], "--first-admin is missing: user:ID, "),
+        (["check", "user:bob"], "PERMISSION is missing: own, administer,"),
         (["workspace", "fly"], "'fly'"),
-        (["tenant", "list", "--limit", "0"], "'--limit'"),
-        (["tenant", "list", "--output", "xml"], "'--output'"),
+        (["tenant", "list", "--limit", "0"], "--limit: input should be greater"),
+        (["tenant", "list", "--output", "xml"], "--output: 'xml' is not one of"),
         (["tenant", "list", "--on-behalf-of", "alice"], "--on-behalf-of takes user:ID"),
     ],
 )
@@ -106,6 +110,59 @@ def test_usage_errors_name_the_argument_and_exit_with_2(pemba, api, arguments, n
     assert named in done.err
     assert done.err.startswith("error: ")
     assert done.err.count("\n") == 1
+
+
+def required(command, path=()):
+    """Every required parameter of every command, with the words that leave it alone out."""
+    for name, below in getattr(command, "commands", {}).items():
+        yield from required(below, (*path, name))
+    needed = [p for p in getattr(command, "params", ()) if p.required]
+    options = {p: [p.opts[-1], "x"] for p in needed if p.opts[-1].startswith("-")}
+    arguments = [p for p in needed if p not in options]
+    for left_out in needed:
+        given = arguments[: arguments.index(left_out)] if left_out in arguments else arguments
+        words = [word for p, pair in options.items() if p is not left_out for word in pair]
+        yield pytest.param([*path, *("x" for _ in given), *words], left_out, id=f"{' '.join(path)} {left_out.name}")
+
+
+@pytest.mark.parametrize(("arguments", "left_out"), list(required(typer.main.get_command(app))))
+def test_an_argument_that_is_missing_is_named_with_what_it_takes(pemba, arguments, left_out):
+    name = max(left_out.opts, key=len) if left_out.opts[-1].startswith("-") else left_out.metavar
+    done = pemba(*arguments)
+    assert done.code == 2
+    said = rf"error: {name or left_out.name.strip('_').upper()} is missing: \S.+  See pemba \S.*--help\.\n"
+    assert re.fullmatch(said, done.err), done.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field", "shown"),
+    [
+        (["check", "user:bob", "fly", f"workspace:{WORKSPACE}"], "permission", "PERMISSION"),
+        (["check", "user:bob", "fly", "folder:x"], "resource.type", "RESOURCE"),
+        (
+            ["check", "user:b", "view", "folder:x", "--at-least-as-fresh", "x"],
+            "consistency.at_least_as_fresh",
+            "--at-least-as-fresh",
+        ),
+        (["check", "user:bob", "view", "folder:x"], "something.new", "something.new"),
+    ],
+)
+def test_a_refusal_names_the_argument_where_the_api_names_a_field(pemba, api, arguments, field, shown):
+    words = (*arguments, "--tenant", "ten_01h455vb4pex5vsknk084sn02q")
+    bad = error_details_pb2.BadRequest(field_violations=[{"field": field, "description": "takes another"}])
+    for _ in range(2):
+        api.answer("Check", refusal(code_pb2.INVALID_ARGUMENT, f"{field}: takes another", bad))
+    assert pemba(*words).err == f"error: {shown}: takes another\n"
+    error = json.loads(pemba(*words, "-o", "json").err)["error"]
+    assert (error["message"], error["violations"][0]["field"]) == (f"{field}: takes another", field)
+
+
+@pytest.mark.parametrize("output", [["-o", "json"], ["--output=json"], ["--output", "json"]])
+def test_what_cannot_be_read_is_told_as_json_to_who_asked_for_json(pemba, output):
+    done = pemba("tenant", "get", *output)
+    assert (done.code, done.out) == (2, "")
+    error = json.loads(done.err)["error"]
+    assert (error["code"], error["message"]) == ("USAGE", "TENANT is missing: its slug or id")
 
 
 def test_a_database_setting_that_is_missing_is_named(pemba):
@@ -119,6 +176,20 @@ def test_help_is_a_table_of_contents(pemba):
     at = [done.out.index(f"│ {command} ") for command in CONTENTS]
     assert at == sorted(at)
     assert {command.name or command.callback.__name__ for command in app.registered_commands} <= set(CONTENTS)
+
+
+@pytest.mark.parametrize(
+    ("command", "usage"),
+    [
+        (["check"], "[OPTIONS] {SUBJECT} {PERMISSION} [RESOURCE]"),
+        (["workspace", "list"], "[OPTIONS] [PARENT]"),
+        (["member", "set"], "[OPTIONS] {OBJECT} {SUBJECT} {ROLE}"),
+    ],
+)
+def test_help_shows_arguments_in_capitals_and_flags_without_a_value(pemba, command, usage):
+    shown = pemba(*command, "--help").out
+    assert f"Usage: pemba {' '.join(command)} {usage}" in shown
+    assert "bool" not in shown
 
 
 def test_help_does_not_wait_for_grpc_or_the_database_driver():
