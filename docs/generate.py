@@ -14,7 +14,10 @@ INTRODUCTION = """\
 Every setting is an environment variable. One that is a secret can also come from a file: the variable that ends in
 `_FILE` names it, so that no secret stands in a command line or in a process's environment. An empty variable counts as
 not set. A setting that is wrong or missing stops the command, exit code 2, with a line that names it.
-`pemba doctor` shows which are in force, and where each comes from.
+
+`PEMBA_SETTINGS_FILE` names a file of settings, `PEMBA_NAME=value` on each line, the value as it stands; a line that
+begins with `#` is a comment. What the environment has wins over it, and a command's flag over both. `pemba doctor`
+shows which settings are in force, and where each comes from.
 """
 
 
@@ -30,9 +33,8 @@ def section_text(section: type[Settings]) -> str:
 
 
 def row(setting: Setting) -> str:
-    variables = [setting.variable, setting.file_variable] if setting.is_secret else [setting.variable]
     default = f" {setting.default} " if setting.default else " "
-    return f"| {', '.join(f'`{each}`' for each in variables)} |{default}| {setting.description} |"
+    return f"| {', '.join(f'`{each}`' for each in setting.variables)} |{default}| {setting.description} |"
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Typed settings: the only reader of the environment.
 
 Every setting is `PEMBA_` and its name here in capitals; one that is a secret can also come from a file, named by
-`..._FILE`.  Wrong settings raise `ConfigError`, which names the variable and what it takes.
+`..._FILE`.  PEMBA_SETTINGS_FILE names a file with settings, a `PEMBA_NAME=value` a line; the environment wins over it.
+Wrong settings raise `ConfigError`, which names the variable and what it takes.
 
 docs/settings.md is generated from here (`make docs`): a class is a section, headed by its docstring's first line; a
 field's description is the text, and where the default is worked out, `shown` says what the table shows for it.
@@ -26,6 +27,7 @@ MIN_KEY_BYTES = 32
 DEFAULT_GRPC_PORT = 50551
 DEFAULT_HTTP_PORT = 50552
 
+SETTINGS_FILE = "PEMBA_SETTINGS_FILE"
 _SECRET_FIELDS = ("system_keys", "root_secrets", "spicedb_key", "key")
 
 
@@ -266,6 +268,11 @@ class Setting:
     def file_variable(self) -> str:
         return f"{self.variable}_FILE"
 
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """Those that can set it."""
+        return (self.variable, self.file_variable) if self.is_secret else (self.variable,)
+
 
 def settings_of(section: type[Settings]) -> list[Setting]:
     """The settings that this section of SECTIONS tells of."""
@@ -288,22 +295,71 @@ def _default(field: FieldInfo) -> str:
 
 
 def set_by(setting: Setting) -> tuple[str, str] | None:
-    """The variable that sets it in this environment, and its text; None where it is not set."""
-    environment = {name.upper(): value for name, value in os.environ.items() if value}
-    for variable in (setting.variable, setting.file_variable):
-        if variable in environment and (variable == setting.variable or setting.is_secret):
+    """What sets it, a variable here or in the settings file, and the text; None where nothing does.
+
+    Raises ConfigError where the settings file cannot be read.
+    """
+    file, environment = read_settings_file(), _environment()
+    for variable in setting.variables:
+        if environment.get(variable):
             return variable, environment[variable]
+        if variable in file:
+            return f"{variable} in {environment[SETTINGS_FILE]}", file[variable]
     return None
+
+
+def read_settings_file() -> dict[str, str]:
+    """What the file that PEMBA_SETTINGS_FILE names sets, by variable, where the environment says nothing of that.
+
+    A variable of the environment hides the file's also where it is empty, and a secret's hides that of its twin.
+    Raises ConfigError.
+    """
+    environment = _environment()
+    path = environment.get(SETTINGS_FILE)
+    if not path:
+        return {}
+    try:
+        lines = Path(path).read_text().splitlines()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise ConfigError(f"{SETTINGS_FILE}: cannot read {path}: {reason}") from error
+    told = dict(_setting(f"{path}:{number}", line) for number, line in enumerate(lines, 1) if _says_something(line))
+    return {name: text for name, text in told.items() if not {name, _twin(name)} & environment.keys()}
+
+
+def _setting(where: str, line: str) -> tuple[str, str]:
+    name, _, value = (part.strip() for part in line.partition("="))
+    every = (setting for section in SECTIONS for setting in settings_of(section))
+    if name not in {variable for setting in every for variable in setting.variables}:
+        known = "a line takes PEMBA_NAME=value, with a name of docs/settings.md"
+        raise ConfigError(f"{SETTINGS_FILE}: {where} sets no setting: {known}")
+    return name, value
+
+
+def _says_something(line: str) -> bool:
+    return bool(line.strip()) and not line.lstrip().startswith("#")
+
+
+def _twin(variable: str) -> str:
+    return variable.removesuffix("_FILE") if variable.endswith("_FILE") else f"{variable}_FILE"
+
+
+def _environment() -> dict[str, str]:
+    return {name.upper(): value for name, value in os.environ.items()}
 
 
 S = TypeVar("S", bound=Settings)
 
 
 def load(kind: type[S], overrides: Mapping[str, object] | None = None) -> S:
-    """Settings from the environment; `overrides` (flags of a command) win.  Raises ConfigError."""
+    """Settings from the environment, else the settings file; `overrides` (flags) win.  Raises ConfigError."""
+    fields = {_variable(name): name for name in kind.model_fields}
+    from_file = {
+        fields[variable]: text for variable, text in read_settings_file().items() if text and variable in fields
+    }
     given = {name: value for name, value in (overrides or {}).items() if value is not None}
     try:
-        return kind(**given)
+        return kind(**{**from_file, **given})
     except ValidationError as error:
         raise ConfigError("\n".join(_complaint(dict(item)) for item in error.errors())) from error
 

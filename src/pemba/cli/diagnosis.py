@@ -22,6 +22,7 @@ from pemba.config import (
     DevSettings,
     SpiceDBSettings,
     load,
+    read_settings_file,
     set_by,
     settings_of,
 )
@@ -72,7 +73,11 @@ class Case:
 
 
 def examine(endpoint: str, seconds: float) -> tuple[list[InForce], list[Finding]]:
-    """The settings, and the findings of every part; `endpoint` is the flag's, `seconds` what each part may take."""
+    """The settings, and the findings of every part; `endpoint` is the flag's, `seconds` what each part may take.
+
+    Raises ConfigError where the settings file is not to be read.
+    """
+    read_settings_file()  # where it cannot be read nothing is known of any setting
     set_up_logging("error", "console", io.StringIO())  # what goes wrong is a finding
     flags = {"endpoint": endpoint}
     findings = wrong_settings()

@@ -54,6 +54,67 @@ def test_each_setting_is_told_with_where_it_comes_from(examined, monkeypatch, tm
     assert settings["PEMBA_ROOT_SECRETS"] == ("", "not set")
 
 
+@pytest.fixture
+def settings_file(monkeypatch, tmp_path):
+    """Writes the file that PEMBA_SETTINGS_FILE names; its path."""
+
+    def write(text):
+        file = tmp_path / "pemba.env"
+        file.write_text(text)
+        monkeypatch.setenv("PEMBA_SETTINGS_FILE", str(file))
+        return file
+
+    return write
+
+
+def test_a_file_sets_what_the_environment_and_flags_do_not(examined, monkeypatch, settings_file):
+    file = settings_file(
+        f"# for acme\n\nPEMBA_ENDPOINT=127.0.0.1:2\nPEMBA_KEY = {SECRET}\nPEMBA_TENANT=acme\n"
+        f"PEMBA_DATABASE_POOL_SIZE=20\nPEMBA_LOG_LEVEL=debug\nPEMBA_SPICEDB_KEY={SECRET}\n"
+    )
+    monkeypatch.setenv("PEMBA_TENANT", "globex")
+    monkeypatch.setenv("PEMBA_LOG_LEVEL", "")
+    monkeypatch.setenv("PEMBA_SPICEDB_KEY_FILE", str(file))
+    code, settings, findings = examined("--endpoint", "127.0.0.1:1")
+    assert settings["PEMBA_ENDPOINT"] == ("127.0.0.1:1", "--endpoint")
+    assert settings["PEMBA_KEY"] == (HIDDEN, f"PEMBA_KEY in {file}")
+    assert settings["PEMBA_TENANT"] == ("globex", "PEMBA_TENANT")
+    assert settings["PEMBA_DATABASE_POOL_SIZE"] == ("20", f"PEMBA_DATABASE_POOL_SIZE in {file}")
+    assert settings["PEMBA_LOG_LEVEL"] == ("info", "default")
+    assert settings["PEMBA_SPICEDB_KEY"] == (HIDDEN, "PEMBA_SPICEDB_KEY_FILE")
+    assert "no answer from 127.0.0.1:1" in findings["API"]["message"]
+    assert code == 1
+
+
+def test_what_a_file_sets_counts_for_commands(pemba, api, monkeypatch, settings_file):
+    monkeypatch.delenv("PEMBA_ENDPOINT")
+    settings_file(f"PEMBA_ENDPOINT={api.endpoint}\n")
+    api.answer("ListTenants", tenants_pb2.ListTenantsResponse())
+    assert pemba("tenant", "list").code == 0
+
+
+@pytest.mark.parametrize("line", ["PEMBA_TENNANT=acme", "export PEMBA_TENANT=acme", "PATH=/bin"])
+def test_a_line_of_the_file_that_sets_nothing_stops_every_command(pemba, settings_file, line):
+    file = settings_file(f"PEMBA_TENANT=acme\n{line}\n")
+    for command in (("tenant", "list"), ("doctor",), ("db", "current")):
+        done = pemba(*command)
+        assert (done.code, done.out) == (2, "")
+        assert done.err.startswith(f"error: PEMBA_SETTINGS_FILE: {file}:2 sets no setting: ")
+
+
+def test_a_file_that_is_not_there_is_named(pemba, monkeypatch):
+    monkeypatch.setenv("PEMBA_SETTINGS_FILE", "/nowhere/pemba.env")
+    done = pemba("tenant", "list")
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith("error: PEMBA_SETTINGS_FILE: cannot read /nowhere/pemba.env: ")
+
+
+def test_a_wrong_setting_of_the_file_is_a_finding(examined, settings_file):
+    settings_file("PEMBA_DATABASE_POOL_SIZE=lots\n")
+    _, _, findings = examined()
+    assert findings["settings"]["message"].startswith("PEMBA_DATABASE_POOL_SIZE: ")
+
+
 def test_what_a_running_dev_tells_counts_where_nothing_is_set(examined, monkeypatch, tmp_path):
     RUNNING.write(tmp_path / FILE_NAME)
     monkeypatch.setenv("PEMBA_DATA_DIR", str(tmp_path))

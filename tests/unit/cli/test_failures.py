@@ -248,3 +248,17 @@ def test_a_dev_that_is_gone_is_named(pemba, monkeypatch, dev_folder):
     done = pemba("tenant", "list", "--timeout", "2")
     assert done.code == 3
     assert f"(from {dev_folder / FILE_NAME}); is `pemba dev` running?" in done.err
+
+
+def every_option(command):
+    """All options of all commands, by name."""
+    for below in getattr(command, "commands", {}).values():
+        yield from every_option(below)
+    for parameter in getattr(command, "params", ()):
+        yield from (name for name in parameter.opts if name.startswith("--"))
+
+
+def test_no_command_takes_a_key_or_secret_as_an_argument():
+    names = set(every_option(typer.main.get_command(app)))
+    assert "--tenant" in names
+    assert [name for name in names if re.search("key|secret|password", name)] == []
