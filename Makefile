@@ -11,7 +11,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PIP_NO_INPUT = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-long lint proto docs
+.PHONY: help setup run bench test test-long lint proto docs
 
 help: ## what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -28,11 +28,14 @@ $(STAMP): pyproject.toml constraints.txt
 	fi; \
 	[ -x $(BIN)/pip ] || $$found -m venv $(VENV); \
 	echo "installing into $(VENV) ..."; \
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[server,dev-stack,test]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[server,dev-stack,bench,test]'
 	@touch $@
 
 run: setup ## a whole Pemba on this machine; ARGS="--grpc-port 0 ..." passes on to `pemba dev`
 	@exec $(BIN)/pemba dev $(ARGS)
+
+bench: setup ## Pemba beside SpiceDB asked directly; ARGS="--json FILE" passes on to `pemba bench`
+	$(BIN)/pemba bench $(ARGS)
 
 test: lint ## lint, then every test that is not marked long; ARGS="tests/unit -k slug" passes on to pytest
 	$(BIN)/python -m pytest -m "not long" $(ARGS)

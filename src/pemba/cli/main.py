@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import typer
 from typer.core import TyperGroup
 
-from pemba.cli import check, db, demo, dev, doctor, lookup, member, outbox, process, schema, tenant, workspace
+from pemba.cli import bench, check, db, demo, dev, doctor, lookup, member, outbox, process, schema, tenant, workspace
 from pemba.cli.failure import Problem, report
 from pemba.cli.options import with_call_options
 from pemba.cli.output import Output
@@ -28,6 +28,7 @@ CONTENTS = (
     "lookup",
     "outbox",
     "doctor",
+    "bench",
 )
 RUN, SET_UP, RECORDS, ASK, OPERATE = "Run", "Set up", "Records", "Ask", "Operate"
 
@@ -61,6 +62,7 @@ app.command("check", rich_help_panel=ASK)(with_call_options(check.check))
 app.add_typer(lookup.app, rich_help_panel=ASK)
 app.add_typer(outbox.app, rich_help_panel=OPERATE)
 app.command("doctor", rich_help_panel=OPERATE)(doctor.doctor)
+app.command("bench", rich_help_panel=OPERATE)(bench.bench)
 
 
 def main() -> None:
