@@ -361,13 +361,14 @@ def load(kind: type[S], overrides: Mapping[str, object] | None = None) -> S:
     try:
         return kind(**{**from_file, **given})
     except ValidationError as error:
-        raise ConfigError("\n".join(_complaint(dict(item)) for item in error.errors())) from error
+        raise ConfigError("\n".join(_complaint(kind, dict(item)) for item in error.errors())) from error
 
 
-def _complaint(item: dict[str, Any]) -> str:
-    variable = _variable("_".join(str(part) for part in item["loc"]))
+def _complaint(kind: type[Settings], item: dict[str, Any]) -> str:
+    name = "_".join(str(part) for part in item["loc"])
+    variable = _variable(name)
     if item["type"] == "missing":
-        return f"{variable} is not set"
+        return f"{variable} is not set: {(kind.model_fields[name].description or '').replace('`', '')}"
     return f"{variable}: {item['msg'].removeprefix('Value error, ')}"
 
 

@@ -104,7 +104,7 @@ def wrong_settings() -> list[Finding]:
             load(section)
         except ConfigError as error:
             complaints |= dict.fromkeys(str(error).splitlines())
-    wrong = [line for line in complaints if line.split(":")[0].split()[0] in is_set and not line.endswith("is not set")]
+    wrong = [line for line in complaints if line.split(":")[0].split()[0] in is_set and " is not set" not in line]
     if not wrong:
         return [Finding(Level.OK, "settings", "none that is set is wrong")]
     return [Finding(Level.FAILURE, "settings", line, "docs/settings.md has what each takes") for line in wrong]

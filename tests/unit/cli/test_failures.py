@@ -167,7 +167,8 @@ def test_what_cannot_be_read_is_told_as_json_to_who_asked_for_json(pemba, output
 
 def test_a_database_setting_that_is_missing_is_named(pemba):
     done = pemba("db", "current")
-    assert (done.code, done.err) == (2, "error: PEMBA_DATABASE_URL is not set\n")
+    takes = "postgresql://user:password@host:port/name; the user owns the tables"
+    assert (done.code, done.err) == (2, f"error: PEMBA_DATABASE_URL is not set: {takes}\n")
 
 
 def test_help_is_a_table_of_contents(pemba):
