@@ -219,7 +219,7 @@ class DevSettings(Settings):
     )
     cache_dir: Path | None = Field(
         None,
-        description="a SpiceDB that was built",
+        description="programs that were built (SpiceDB, ghz, grpcurl)",
         json_schema_extra=_shown("`pemba` in `XDG_CACHE_HOME`, or in `~/.cache`"),
     )
     test_stack: Literal["embedded", "docker"] = Field(

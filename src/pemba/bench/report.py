@@ -94,7 +94,7 @@ def _lines(row: Row) -> list[dict[str, str]]:
     pemba, *others = list(row.sides.items()) or [("", ())]
     goals = [(_number(goal.value), goal.text, _met(goal, row)) for goal in row.goals]
     beside = [f"{name}: {_figures(rounds)}" for name, rounds in others]
-    named = [row.work], [_figures(pemba[1])], beside, *zip(*goals, strict=True)
+    named = [row.work], [_figures(pemba[1])], beside, *(zip(*goals, strict=True) if goals else ((), (), ()))
     lines = [dict(zip(COLUMNS, cells, strict=True)) for cells in zip_longest(*named, fillvalue="")]
     return lines + [{**dict.fromkeys(COLUMNS, ""), "PEMBA": "SPOILT", "BESIDE": problem} for problem in row.problems]
 

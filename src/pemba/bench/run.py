@@ -21,7 +21,7 @@ from pemba.dev.stack import Reporter
 Work = Callable[[Bench], Awaitable[Row]]
 
 FULL = Size(tenants=100, workspaces=40, users=20, seconds=2.0, rounds=2, drain_tuples=100_000)
-QUICK = Size(tenants=10, workspaces=13, users=10, seconds=0.4, rounds=1, drain_tuples=2_000)
+QUICK = Size(tenants=8, workspaces=13, users=10, seconds=0.3, rounds=1, drain_tuples=2_000)
 
 _MUTATIONS_BESIDE_CHECKS = 20
 _MUTATIONS_BESIDE_FORCE = 200

@@ -18,7 +18,7 @@ from pemba.bench.ghz import Ghz
 from pemba.bench.loading import MARKER, Loaded, Loader, delivered
 from pemba.bench.mutations import Mutations, many_tenants, one_tenant
 from pemba.bench.questions import Questions
-from pemba.bench.sides import Sides
+from pemba.bench.sides import Asked, Sides
 from pemba.config import DevSettings
 from pemba.dev.data_folder import DataFolder
 from pemba.dev.parts import Options, Parts, compose
@@ -73,6 +73,8 @@ class Bench:
         self.loaded = loaded
         self.database = database
         self.questions = Questions(loaded.dataset, SEED)
+        self.zipf: dict[str, list[Asked]] = {}
+        """What is asked by Zipf's law, by side: each has questions of its own, so that none warms the other's."""
         self.sides = Sides(loaded, self.ready, token)
         self.many = Mutations(loaded, self.ready, self.ghz, many_tenants(loaded))
         self.one = Mutations(loaded, self.ready, self.ghz, one_tenant(loaded))

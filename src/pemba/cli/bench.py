@@ -26,14 +26,14 @@ T = TypeVar("T")
 
 def bench(
     seconds: Annotated[
-        float | None, typer.Option(min=0.1, max=600, help="Length of each load [default: 2, with --quick 0.4].")
+        float | None, typer.Option(min=0.1, max=600, help="Length of each load [default: 2, with --quick 0.3].")
     ] = None,
     rounds: Annotated[
         int | None, typer.Option(min=1, max=5, help="Turns of each side [default: 2, with --quick 1].")
     ] = None,
     only: Annotated[str, typer.Option(help="Works to measure, separated by commas [default: all].")] = "",
     tenants: Annotated[
-        int | None, typer.Option(min=2, max=10_000, help="Tenants to load [default: 100, with --quick 10].")
+        int | None, typer.Option(min=2, max=10_000, help="Tenants to load [default: 100, with --quick 8].")
     ] = None,
     drain_tuples: Annotated[
         int | None, typer.Option(min=100, max=1_000_000, help="Tuples to drain [default: 100,000, with --quick 2,000].")
