@@ -12,7 +12,7 @@ import pytest
 
 from pemba.bench.run import WORKS
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(300)
 
 LIES = "import pemba.bench.dataset as d; d.DataSet.allows = lambda *_: False; from pemba.cli.main import main; main()"
 
@@ -26,7 +26,7 @@ def environment(ghz_program: Path, spicedb_program: Path) -> dict[str, str]:
 
 def run(*command: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, *command], env=environment, capture_output=True, text=True, timeout=170, check=False
+        [sys.executable, *command], env=environment, capture_output=True, text=True, timeout=280, check=False
     )
 
 

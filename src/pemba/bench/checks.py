@@ -109,7 +109,7 @@ async def _zipf_in_turns(
 
 async def page(bench: Bench) -> Row:
     """One user's permission on every workspace of a tenant, at once and one by one, all of it cold."""
-    many = max(1, int(bench.seconds * _MOST_PAGES_A_SECOND))
+    many = max(1, min(int(bench.seconds * _MOST_PAGES_A_SECOND), bench.questions.page_share))
     at_once = (bench.sides.page, bench.sides.direct_page)
     one_by_one = (bench.sides.check, bench.sides.direct_check)
     pages, problems = await _in_turns(bench, at_once, lambda _: bench.questions.pages(many), 1)

@@ -29,6 +29,11 @@ class Questions:
         """What one load may take, so that there is enough for all."""
         return max(1, self._dataset.size // 50)
 
+    @property
+    def page_share(self) -> int:
+        """As `share`, of pages."""
+        return max(1, self._page_count // 25)
+
     def take(self, count: int) -> list[Question]:
         """That many, uniform over the data set.  Raises ValueError where fewer are left."""
         if count > len(self._numbers):

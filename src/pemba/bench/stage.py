@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import signal
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -85,7 +86,12 @@ class Bench:
 
 @contextmanager
 def running(settings: DevSettings, reporter: Reporter) -> Iterator[Stage]:
-    """Start everything on empty data; stop it and remove the data at the end.  Raises StartError."""
+    """Start everything on empty data; stop it and remove the data at the end, also where a signal asks for that.
+
+    Raises StartError.
+    """
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
     if settings.database_url or settings.spicedb_endpoint:
         raise StartError("bench fills what it runs on, and starts its own: unset PEMBA_DATABASE_URL and the others")
     ghz = find_program(GHZ, settings.cache_folder, reporter.progress)
