@@ -26,6 +26,7 @@ TENANT_SLUG = "tenants_slug_key"
 SIBLING_SLUG = "workspaces_sibling_slug_key"
 ONE_ROOT = "workspaces_one_root_key"
 PARENT = "workspaces_tenant_id_parent_id_fkey"
+EMAIL = "users_email_key"
 IDEMPOTENCY = "idempotency_pkey"
 
 
@@ -61,18 +62,33 @@ users = sa.Table(
     "users",
     metadata,
     sa.Column("id", sa.Text, sa.CheckConstraint("octet_length(id) BETWEEN 1 AND 256", name="id"), primary_key=True),
-    sa.Column("email", sa.Text, unique=True),
-    sa.Column("display_name", sa.Text, nullable=False, server_default=sa.text("''")),
+    sa.Column("email", sa.Text, sa.CheckConstraint("octet_length(email) BETWEEN 3 AND 320", name="email")),
+    sa.Column(
+        "display_name",
+        sa.Text,
+        sa.CheckConstraint(f"char_length(display_name) <= {MAX_NAME_CHARACTERS}", name="display_name"),
+        nullable=False,
+        server_default=sa.text("''"),
+    ),
     sa.Column("status", sa.Text, nullable=False, server_default=sa.text("'active'")),
     _time("suspend_time", nullable=True),
     _time("deactivate_time", nullable=True),
     _time("last_login_time", nullable=True),
     _time("create_time"),
     _time("update_time"),
+    # Suspended, and their tuples are coming back: the status follows them.
+    sa.Column("activating", sa.Boolean, nullable=False, server_default=sa.text("false")),
+    # Changes of the record, the etag; 0 where a role made it and nobody has created the user yet.
+    sa.Column("version", sa.BigInteger, nullable=False, server_default=sa.text("0")),
     _one_of("status", "status", "active", "suspended", "deactivated"),
     sa.CheckConstraint("(status = 'suspended') = (suspend_time IS NOT NULL)", name="suspended"),
     sa.CheckConstraint("(status = 'deactivated') = (deactivate_time IS NOT NULL)", name="deactivated"),
+    sa.CheckConstraint("NOT activating OR status = 'suspended'", name="activating"),
 )
+sa.Index(EMAIL, sa.func.lower(users.c.email), unique=True)
+sa.Index("users_email_idx", sa.text("(coalesce(lower(email), '') COLLATE \"C\")"), users.c.id)
+sa.Index("users_display_name_idx", sa.func.lower(users.c.display_name).collate("C"))
+sa.Index("users_create_time_idx", users.c.create_time, users.c.id)
 
 tenants = sa.Table(
     "tenants",
@@ -172,6 +188,46 @@ memberships = sa.Table(
     sa.CheckConstraint("role <> 'owner' OR subject_type = 'user'", name="owner_is_user"),
 )
 sa.Index("memberships_user_id_idx", memberships.c.tenant_id, memberships.c.user_id)
+sa.Index(
+    "memberships_of_user_idx",
+    memberships.c.user_id,
+    memberships.c.tenant_id,
+    sa.text("(coalesce(workspace_id, ''))"),
+)
+
+user_current_workspace = sa.Table(
+    "user_current_workspace",
+    metadata,
+    sa.Column("user_id", sa.Text, primary_key=True),
+    sa.Column("tenant_id", sa.Text, primary_key=True),
+    sa.Column("workspace_id", sa.Text, nullable=False),
+    _time("update_time"),
+    sa.ForeignKeyConstraint(["user_id"], ["users.id"], ondelete="RESTRICT"),
+    sa.ForeignKeyConstraint(
+        ["tenant_id", "workspace_id"], ["workspaces.tenant_id", "workspaces.id"], ondelete="CASCADE"
+    ),
+)
+sa.Index(
+    "user_current_workspace_workspace_idx", user_current_workspace.c.tenant_id, user_current_workspace.c.workspace_id
+)
+
+user_job = sa.Table(
+    "user_job",
+    metadata,
+    sa.Column("user_id", sa.Text, primary_key=True),
+    sa.Column("goal", sa.Text, nullable=False),
+    # The user's version that asked for it: a later status change puts another, and the job starts over.
+    sa.Column("user_version", sa.BigInteger, nullable=False),
+    # The membership up to which it is done, '' for a role on the tenant itself.
+    sa.Column("after_tenant", sa.Text, nullable=False, server_default=sa.text("''")),
+    sa.Column("after_workspace", sa.Text, nullable=False, server_default=sa.text("''")),
+    sa.Column("request_id", sa.Text, nullable=False),
+    _time("create_time"),
+    _time("update_time"),
+    sa.ForeignKeyConstraint(["user_id"], ["users.id"], ondelete="RESTRICT"),
+    _one_of("goal", "goal", "withdraw", "restore", "remove"),
+)
+sa.Index("user_job_update_time_idx", user_job.c.update_time)
 
 tenant_head = sa.Table(
     "tenant_head",
