@@ -25,6 +25,7 @@ from pemba.errors import ConfigError, PembaError
 from pemba.http.app import build_http
 from pemba.http.server import RunningHttp, run_http
 from pemba.model import SystemScope
+from pemba.relay.maintenance import Maintenance
 from pemba.relay.relay import Relay, RelayOptions
 from pemba.rpc.authentication import SystemKeys
 from pemba.rpc.server import Limits, RpcServer, Services, build_server
@@ -32,6 +33,8 @@ from pemba.service.memberships import MembershipService
 from pemba.service.mutation import Mutations
 from pemba.service.refusals import Refusals
 from pemba.service.tenants import TenantService
+from pemba.service.user_jobs import UserJobs
+from pemba.service.users import UserService
 from pemba.service.workspaces import WorkspaceService
 from pemba.spicedb.client import SpiceDB
 from pemba.spicedb.schema_gate import SchemaGate
@@ -95,6 +98,7 @@ async def relay(settings: RelaySettings, stopping: asyncio.Event) -> None:
             await _pause(stopping, _SHORT_SECONDS)
         if not stopping.is_set():
             log.info(Event.STARTED, process="relay")
+            _background(parts, await _maintenance(parts, settings), stopping)
             daemon = Relay(settings.database_url, database, spicedb, _relay_options(settings))
             delivering = asyncio.create_task(daemon.run(), name="relay")
             await _first(stopping, delivering, watching)
@@ -193,7 +197,9 @@ def _services(
     signer = Signer(settings.root_secrets, installed.database_epoch)
     notifier = Notifier(database)
     parts.push_async_callback(notifier.close)
-    mutations = Mutations(database, signer, notifier, Refusals(database), feed.look_again)
+    mutations = Mutations(
+        database, signer, notifier, Refusals(database), feed.look_again, settings.max_users_per_tenant
+    )
     return Services(
         authorizer=Authorizer(
             database,
@@ -206,6 +212,7 @@ def _services(
         tenants=TenantService(mutations),
         workspaces=WorkspaceService(mutations),
         memberships=MembershipService(mutations),
+        users=UserService(mutations),
     )
 
 
@@ -221,6 +228,14 @@ async def _grpc(parts: AsyncExitStack, settings: ServeSettings, services: Servic
     await rpc.start()
     parts.push_async_callback(rpc.stop, 0)
     return rpc
+
+
+async def _maintenance(parts: AsyncExitStack, settings: RelaySettings) -> Coroutine[Any, Any, None]:
+    """The relay's mutations, with the rights of `serve`: its own role reads no records."""
+    database = await _database(parts, settings, (API_ROLE, SYSTEM_ROLE))
+    notifier = Notifier(database)
+    parts.push_async_callback(notifier.close)
+    return Maintenance(UserJobs(database, notifier)).run()
 
 
 def _relay_options(settings: RelaySettings) -> RelayOptions:

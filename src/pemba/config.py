@@ -137,6 +137,9 @@ class ServeSettings(DatabaseSettings, SpiceDBSettings):
         le=86400,
         description="how long checks go on from what is known while PostgreSQL is away (1 at least)",
     )
+    max_users_per_tenant: int = Field(
+        0, ge=0, description="users who may have roles in one tenant, suspended ones included; 0: no limit"
+    )
     drain_seconds: float = Field(10.0, ge=0, le=600, description="how long a stop waits for calls under way")
 
     @field_validator("grpc_listen", "http_listen")

@@ -25,6 +25,7 @@ MAX_WORKSPACE_DEPTH = 20
 
 MAX_USER_ID_BYTES = 256
 MAX_NAME_CHARACTERS = 200
+MAX_EMAIL_BYTES = 320
 MAX_REQUEST_ID_CHARACTERS = 128
 
 GLOBAL_STREAM = TenantId("~")
@@ -57,6 +58,22 @@ def is_user_id(value: str) -> bool:
     except UnicodeEncodeError:
         return False
     return 0 < size <= MAX_USER_ID_BYTES and value.isprintable() and value == value.strip()
+
+
+def is_email(value: str) -> bool:
+    """Whether `value` can be an email address: printable, at most 320 bytes, one @ with something on either side."""
+    local, _, domain = value.rpartition("@")
+    try:
+        size = len(value.encode())
+    except UnicodeEncodeError:
+        return False
+    return (
+        bool(local and domain)
+        and "@" not in local
+        and value.isprintable()
+        and not any(character.isspace() for character in value)
+        and size <= MAX_EMAIL_BYTES
+    )
 
 
 class Role(StrEnum):
@@ -158,7 +175,21 @@ class User:
     """A person, global to the installation; the id is the identity provider's."""
 
     id: UserId
+    email: str
+    """Empty for none."""
+    display_name: str
     status: UserStatus
+    activating: bool
+    """Suspended still, while their tuples come back; the status follows them."""
+    last_login_time: datetime | None
+    create_time: datetime
+    update_time: datetime
+    etag: str
+
+    @property
+    def has_tuples(self) -> bool:
+        """Whether their roles project: while they are active, and from the moment when they begin to be."""
+        return self.status is UserStatus.ACTIVE or self.activating
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,8 @@ from pemba.service.memberships import MembershipService
 from pemba.service.mutation import MutationOptions, Mutations
 from pemba.service.refusals import Refusals
 from pemba.service.tenants import TenantService
+from pemba.service.user_jobs import UserJobs
+from pemba.service.users import UserService
 from pemba.service.workspaces import WorkspaceService
 from pemba.storage import installation
 from pemba.storage.database import API_ROLE, RELAY_ROLE, SYSTEM_ROLE, Database
@@ -32,6 +34,8 @@ class Parts:
     tenants: TenantService
     workspaces: WorkspaceService
     memberships: MembershipService
+    users: UserService
+    jobs: UserJobs
     system: Caller = SYSTEM
     count: int = field(default=0)
 
@@ -97,6 +101,31 @@ class Parts:
             options=self.options("RemoveMember"),
         )
 
+    async def suspend(self, user: str, *, force: bool = False, **options: object):
+        """Suspend a user; the whole answer."""
+        return await self.users.suspend_user(
+            SYSTEM, UserId(user), force=force, options=self.options("SuspendUser", **options)
+        )
+
+    async def activate(self, user: str, **options: object):
+        """Activate a user; the whole answer."""
+        return await self.users.activate_user(SYSTEM, UserId(user), options=self.options("ActivateUser", **options))
+
+    async def deactivate(self, user: str, **options: object):
+        """Deactivate a user; the whole answer."""
+        return await self.users.deactivate_user(SYSTEM, UserId(user), options=self.options("DeactivateUser", **options))
+
+    async def user(self, user: str):
+        """The record of a user."""
+        return (await self.users.get_user(SYSTEM, UserId(user))).record
+
+    async def all_jobs(self) -> int:
+        """What changes of statuses left to do, done; how many steps it took."""
+        steps = 0
+        while await self.jobs.run_once():
+            steps += 1
+        return steps
+
     async def sql(self, statement: str, *arguments: object):
         """Rows, as the system's role sees them."""
         async with self.database.begin(SystemScope("test")) as tx:
@@ -148,5 +177,7 @@ async def parts(database: Database) -> AsyncIterator[Parts]:
         TenantService(mutations),
         WorkspaceService(mutations),
         MembershipService(mutations),
+        UserService(mutations),
+        UserJobs(database, notifier),
     )
     await notifier.close()

@@ -7,10 +7,10 @@ import pytest
 
 import pemba.v1
 from pemba.errors import Reason
-from pemba.model import Role, Scope, TenantStatus, WorkspaceKind
+from pemba.model import Role, Scope, TenantStatus, UserStatus, WorkspaceKind
 from pemba.rpc.scopes import SCOPES
 from pemba.rpc.server import SERVICES
-from pemba.v1 import errors_pb2, tenants_pb2, types_pb2, workspaces_pb2
+from pemba.v1 import errors_pb2, tenants_pb2, types_pb2, users_pb2, workspaces_pb2
 
 MODULES = [
     importlib.import_module(f"pemba.v1.{module.name}")
@@ -19,7 +19,10 @@ MODULES = [
 ]
 DEFINED = [service for module in MODULES for service in module.DESCRIPTOR.services_by_name.values()]
 METHODS = [method for service in DEFINED for method in service.methods]
-NOT_OF_ONE_TENANT = {"CreateTenant", "ListTenants"}
+NOT_OF_ONE_TENANT = {
+    "CreateTenant", "ListTenants", "CreateUser", "GetUser", "ListUsers", "UpdateUser", "SuspendUser", "ActivateUser",
+    "DeactivateUser", "RecordLogin",
+}  # fmt: skip
 
 
 def full_name(method):
@@ -80,6 +83,7 @@ def test_every_reason_has_its_enum_value():
     [
         (types_pb2.Role, "ROLE_", Role),
         (tenants_pb2.TenantStatus, "TENANT_STATUS_", TenantStatus),
+        (users_pb2.UserStatus, "USER_STATUS_", UserStatus),
         (workspaces_pb2.WorkspaceKind, "WORKSPACE_KIND_", WorkspaceKind),
     ],
 )

@@ -7,9 +7,9 @@ from datetime import datetime
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from pemba.errors import Reason
-from pemba.model import Membership, Role, Tenant, TenantStatus, Workspace, WorkspaceKind
+from pemba.model import Membership, Role, Tenant, TenantStatus, User, UserStatus, Workspace, WorkspaceKind
 from pemba.service.effective_members import EffectiveMember
-from pemba.v1 import memberships_pb2, tenants_pb2, types_pb2, workspaces_pb2
+from pemba.v1 import memberships_pb2, tenants_pb2, types_pb2, users_pb2, workspaces_pb2
 from pemba.v1.errors_pb2 import ErrorReason
 
 _STATUSES = {
@@ -20,6 +20,11 @@ _KINDS = {
     WorkspaceKind.ROOT: workspaces_pb2.WORKSPACE_KIND_ROOT,
     WorkspaceKind.SHARED: workspaces_pb2.WORKSPACE_KIND_SHARED,
     WorkspaceKind.PERSONAL: workspaces_pb2.WORKSPACE_KIND_PERSONAL,
+}
+_USER_STATUSES = {
+    UserStatus.ACTIVE: users_pb2.USER_STATUS_ACTIVE,
+    UserStatus.SUSPENDED: users_pb2.USER_STATUS_SUSPENDED,
+    UserStatus.DEACTIVATED: users_pb2.USER_STATUS_DEACTIVATED,
 }
 _ROLES = {
     Role.VIEWER: types_pb2.ROLE_VIEWER,
@@ -58,6 +63,20 @@ def workspace(record: Workspace) -> workspaces_pb2.Workspace:
         archive_time=None if record.archive_time is None else _timestamp(record.archive_time),
         archived_with=record.archived_with or "",
         creator_id=record.creator_id or "",
+        create_time=_timestamp(record.create_time),
+        update_time=_timestamp(record.update_time),
+        etag=record.etag,
+    )
+
+
+def user(record: User) -> users_pb2.User:
+    return users_pb2.User(
+        id=record.id,
+        email=record.email,
+        display_name=record.display_name,
+        status=_USER_STATUSES[record.status],
+        activating=record.activating,
+        last_login_time=None if record.last_login_time is None else _timestamp(record.last_login_time),
         create_time=_timestamp(record.create_time),
         update_time=_timestamp(record.update_time),
         etag=record.etag,

@@ -32,6 +32,17 @@ SCOPES: dict[str, Scope] = {
     "/pemba.v1.MembershipService/TransferOwnership": Scope.WRITE,
     "/pemba.v1.MembershipService/ListMembers": Scope.READ,
     "/pemba.v1.MembershipService/ListEffectiveMembers": Scope.READ,
+    "/pemba.v1.UserService/CreateUser": Scope.WRITE,
+    "/pemba.v1.UserService/GetUser": Scope.READ,
+    "/pemba.v1.UserService/ListUsers": Scope.READ,
+    "/pemba.v1.UserService/UpdateUser": Scope.WRITE,
+    "/pemba.v1.UserService/SuspendUser": Scope.WRITE,
+    "/pemba.v1.UserService/ActivateUser": Scope.WRITE,
+    "/pemba.v1.UserService/DeactivateUser": Scope.WRITE,
+    "/pemba.v1.UserService/ListUserMemberships": Scope.READ,
+    "/pemba.v1.UserService/SetCurrentWorkspace": Scope.WRITE,
+    "/pemba.v1.UserService/GetCurrentWorkspace": Scope.READ,
+    "/pemba.v1.UserService/RecordLogin": Scope.WRITE,
 }
 
 

@@ -17,17 +17,20 @@ from pemba.rpc.memberships import Memberships
 from pemba.rpc.method import Gate, Readiness, method_handler
 from pemba.rpc.permissions import Permissions
 from pemba.rpc.tenants import Tenants
+from pemba.rpc.users import Users
 from pemba.rpc.workspaces import Workspaces
 from pemba.service.memberships import MembershipService
 from pemba.service.tenants import TenantService
+from pemba.service.users import UserService
 from pemba.service.workspaces import WorkspaceService
-from pemba.v1 import memberships_pb2, permissions_pb2, tenants_pb2, workspaces_pb2
+from pemba.v1 import memberships_pb2, permissions_pb2, tenants_pb2, users_pb2, workspaces_pb2
 
 SERVICES: tuple[ServiceDescriptor, ...] = (
     permissions_pb2.DESCRIPTOR.services_by_name["PermissionService"],
     tenants_pb2.DESCRIPTOR.services_by_name["TenantService"],
     workspaces_pb2.DESCRIPTOR.services_by_name["WorkspaceService"],
     memberships_pb2.DESCRIPTOR.services_by_name["MembershipService"],
+    users_pb2.DESCRIPTOR.services_by_name["UserService"],
 )
 
 
@@ -39,6 +42,7 @@ class Services:
     tenants: TenantService
     workspaces: WorkspaceService
     memberships: MembershipService
+    users: UserService
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +117,7 @@ def build_server(
         Tenants(services.tenants),
         Workspaces(services.workspaces),
         Memberships(services.memberships),
+        Users(services.users),
     )
     for service, part in zip(SERVICES, parts, strict=True):
         server.add_generic_rpc_handlers((_handlers(service, part, gate),))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from types import TracebackType
 from typing import Self
 
 from pemba.errors import FieldViolation, InvalidRequest, Reason
 from pemba.model import (
+    MAX_EMAIL_BYTES,
     MAX_NAME_CHARACTERS,
     PERMISSIONS,
     RESERVED_SLUGS,
@@ -20,12 +21,14 @@ from pemba.model import (
     TenantId,
     UserId,
     WorkspaceId,
+    is_email,
     is_slug,
     is_typeid,
     is_user_id,
 )
 from pemba.v1 import types_pb2
 from pemba.v1.tenants_pb2 import UpdateTenantRequest
+from pemba.v1.users_pb2 import UpdateUserRequest
 from pemba.v1.workspaces_pb2 import UpdateWorkspaceRequest
 
 DEFAULT_PAGE_SIZE = 100
@@ -114,14 +117,29 @@ class Fields:
             self.wrong(field, f"takes 1 to {MAX_NAME_CHARACTERS} printable characters, no blank at either end")
         return value
 
+    def display_name(self, field: str, value: str) -> str:
+        return self.name(field, value) if value else ""
+
+    def optional_email(self, field: str, value: str) -> str:
+        if value and not is_email(value):
+            self.wrong(field, f"takes an email address of at most {MAX_EMAIL_BYTES} bytes, or nothing")
+        return value
+
     def new_name(self, request: UpdateTenantRequest | UpdateWorkspaceRequest) -> str | None:
         """The new name where it is to change: where the mask has it (or `*`), or without a mask where it is set."""
-        paths = request.update_mask.paths
-        unknown = next((path for path in paths if path not in ("name", "*")), None)
+        return self.name("name", request.name) if self.changes(request, ("name",)) else None
+
+    def changes(
+        self, request: UpdateTenantRequest | UpdateWorkspaceRequest | UpdateUserRequest, fields: Sequence[str]
+    ) -> set[str]:
+        """Those of the fields that are to change: the mask's (`*`: all), or without a mask those that are set."""
+        paths = set(request.update_mask.paths)
+        unknown = next((path for path in request.update_mask.paths if path not in (*fields, "*")), None)
         if unknown is not None:
-            self.wrong("update_mask", f"has no field {unknown[:64]!r}; it takes name")
-        changes = bool(paths) or request.HasField("name")
-        return self.name("name", request.name) if changes else None
+            self.wrong("update_mask", f"has no field {unknown[:64]!r}; it takes {', '.join(fields)}")
+        if not paths:
+            return {field for field in fields if request.HasField(field)}  # type: ignore[arg-type]  # each has its own literals
+        return set(fields) if "*" in paths else paths & set(fields)
 
     def page_size(self, value: int) -> int:
         """1 to 1,000: none is 100, more is 1,000 (AIP-158)."""

@@ -55,10 +55,10 @@ async def tuples_of(tx: TenantTransaction, of: Sequence[Workspace], *, whatever_
     if len(held) > MAX_CHANGE_OPERATIONS:
         raise _too_large()
     archived = {w.id for w in of if w.archive_time is not None}
-    for membership, active in held:
+    for membership, projects in held:
         tuples |= projection.membership_tuples(
             membership,
-            subject_is_active=active or whatever_the_users,
+            subject_is_active=projects or whatever_the_users,
             object_is_archived=membership.workspace_id in archived,
         )
     return tuples

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pemba.errors import Forbidden, PreconditionFailed, Reason
-from pemba.model import Caller, Membership, Role, SubjectRef, UserId, Workspace, WorkspaceKind
+from pemba.model import Caller, Membership, Role, SubjectRef, User, UserId, UserStatus, Workspace, WorkspaceKind
 from pemba.storage import memberships, users
 from pemba.storage.database import TenantTransaction
 
@@ -49,12 +51,35 @@ async def require_another_holder(tx: TenantTransaction, membership: Membership) 
 
 def last_holder(membership: Membership) -> PreconditionFailed:
     if membership.workspace_id is None:
-        return PreconditionFailed(Reason.LAST_ADMIN, "the tenant's last active admin stays; make another one first")
+        return PreconditionFailed(
+            Reason.LAST_ADMIN,
+            "the tenant's last active admin stays; make another one first",
+            {"tenant": membership.tenant_id},
+        )
     return PreconditionFailed(
         Reason.LAST_OWNER,
         "the workspace's last active owner stays; make another one first, or name one in transfer_to",
-        {"workspace": membership.workspace_id},
+        {"tenant": membership.tenant_id, "workspace": membership.workspace_id},
     )
+
+
+def require_may_hold(user: User) -> None:
+    """Raises PreconditionFailed (USER_DEACTIVATED): who was deactivated gets no role any more."""
+    if user.status is UserStatus.DEACTIVATED:
+        raise PreconditionFailed(Reason.USER_DEACTIVATED, f"user:{user.id} is deactivated, for good")
+
+
+async def require_room(tx: TenantTransaction, added: Sequence[UserId], limit: int) -> None:
+    """Raises PreconditionFailed (TOO_MANY_USERS) where this transaction made one of `added` a user too many.
+
+    Roles for who has one already are no matter of room, not even where a limit was lowered since.  0 is no limit.
+    """
+    if limit and added and await memberships.count_users_if_new(tx, added) > limit:
+        raise PreconditionFailed(
+            Reason.TOO_MANY_USERS,
+            f"the tenant may have {limit} users (PEMBA_MAX_USERS_PER_TENANT); remove one first",
+            {"limit": str(limit)},
+        )
 
 
 def require_not_root(workspace: Workspace, verb: str) -> None:

@@ -26,8 +26,9 @@ from pemba.model import (
     TenantScope,
     TenantStatus,
     TupleOperation,
+    UserId,
 )
-from pemba.service import rights
+from pemba.service import guards, rights
 from pemba.service.refusals import Refusals
 from pemba.service.results import Changed
 from pemba.storage import journal, outbox, statuses, tenants
@@ -66,6 +67,8 @@ class Draft(Generic[T]):
     before: object = None
     after: object = None
     status_of: ObjectRef | None = None
+    added: Sequence[UserId] = ()
+    """Who got a role, and may have had none in the tenant before."""
 
 
 class Wakeup(Protocol):
@@ -89,13 +92,15 @@ class Mutations:
         wakeup: Wakeup,
         refusals: Refusals,
         take_note: TakeNote | None = None,
+        max_users_per_tenant: int = 0,
     ) -> None:
         """`take_note` is awaited before a change of a status is answered: this server's next check knows of it."""
         self.database = database
         self.signer = signer
         self.wakeup = wakeup
-        self._refusals = refusals
-        self._take_note = take_note
+        self.refusals = refusals
+        self.take_note = take_note
+        self.max_users_per_tenant = max_users_per_tenant
 
     async def run(
         self,
@@ -116,7 +121,7 @@ class Mutations:
             return await self._run(caller, tenant_id, options, answer, body, while_suspended)
         except (Forbidden, PreconditionFailed) as refusal:
             if not options.validate_only:
-                await self._refusals.record(caller, tenant_id, options.method, refusal)
+                await self.refusals.record(caller, tenant_id, options.method, refusal)
             raise
 
     async def _run(
@@ -137,9 +142,10 @@ class Mutations:
                 tx.discard()
                 return replay(earlier, options, answer)
             await rights.require_belongs(tx, caller)
-            _require_usable(await tenants.get(tx), tx.tenant_id, while_suspended)
+            require_usable(await tenants.get(tx), tx.tenant_id, while_suspended)
             # A dry run's etag is nobody's: with the number itself it would be that of the next real change.
             draft = await body(tx, Seq(0) if options.validate_only else seq)
+            await guards.require_room(tx, draft.added, self.max_users_per_tenant)
             rows = outbox.split(draft.operations)
             last = await self._append(tx, caller, options, seq, rows, draft)
             positions = {tenant_id: last} if draft.operations or draft.status_of else {}
@@ -161,8 +167,8 @@ class Mutations:
     async def status_changed(self) -> None:
         """After the commit of a row of the stream `~`."""
         self.wakeup.notify(GLOBAL_STREAM)
-        if self._take_note is not None:
-            await self._take_note()
+        if self.take_note is not None:
+            await self.take_note()
 
     async def _append(
         self,
@@ -200,7 +206,8 @@ def require_etag(etag: str, options: MutationOptions) -> None:
         )
 
 
-def _require_usable(tenant: Tenant | None, tenant_id: TenantId, while_suspended: bool) -> None:
+def require_usable(tenant: Tenant | None, tenant_id: TenantId, while_suspended: bool) -> None:
+    """Raises NotFound, and PreconditionFailed (TENANT_SUSPENDED) unless `while_suspended`."""
     if tenant is None:
         raise NotFound(f"tenant {tenant_id}")
     if tenant.status is TenantStatus.SUSPENDED and not while_suspended:

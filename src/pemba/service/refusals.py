@@ -27,15 +27,20 @@ class Refusals:
         self._at = 0.0
         self._dropped = 0
 
-    async def record(self, caller: Caller, tenant_id: TenantId, method: str, refusal: PembaError) -> None:
-        """Never raises for a database that is away: the refusal itself is what the caller must get."""
+    async def record(
+        self, caller: Caller, tenant_id: TenantId, method: str, refusal: PembaError, about: str = ""
+    ) -> None:
+        """`about` is the object, by default the tenant.
+
+        Never raises for a database that is away: the refusal itself is what the caller must get.
+        """
         if not self._take():
             self._dropped += 1
             return
         if self._dropped:
             log.warning("audit.refusals_dropped", count=self._dropped)
             self._dropped = 0
-        entry = AuditEntry(caller, method, f"tenant:{tenant_id}")
+        entry = AuditEntry(caller, method, about or f"tenant:{tenant_id}")
         try:
             async with self._database.begin(TenantScope(tenant_id)) as tx:
                 await journal.append_refused(tx, entry, refusal.reason)

@@ -18,6 +18,7 @@ from pemba.model import (
     Seq,
     SubjectRef,
     Tuple,
+    User,
     UserId,
     UserStatus,
     Workspace,
@@ -50,15 +51,15 @@ class RoleChange:
         self._tx = tx
         self._caller = caller
         self._seq = seq
-        self._active: dict[UserId, bool] = {}
+        self._users: dict[UserId, User] = {}
+        self._added: list[UserId] = []
         self._workspaces: dict[WorkspaceId, Workspace] = {}
         self._before: dict[tuple[ObjectRef, SubjectRef], frozenset[Tuple]] = {}
         self._after: dict[tuple[ObjectRef, SubjectRef], frozenset[Tuple]] = {}
 
     async def lock_users(self, assignments: Iterable[RoleAssignment]) -> None:
         """Before the first insert, and all at once in the order of their ids."""
-        locked = await users.ensure_locked(self._tx, [UserId(a.subject.id) for a in assignments])
-        self._active |= {user.id: user.status is UserStatus.ACTIVE for user in locked.values()}
+        self._users |= await users.ensure_locked(self._tx, [UserId(a.subject.id) for a in assignments])
 
     async def workspace_of(self, ref: ObjectRef, action: Action) -> Workspace | None:
         """The workspace that `ref` names, None for the tenant, where the caller may do this to its roles."""
@@ -101,6 +102,7 @@ class RoleChange:
             await rights.require_on_workspace(self._tx, self._caller, workspace, Action.MAKE_OWNERS)
         if before is not None and before.role is role:
             return before, before
+        guards.require_may_hold(self._users[UserId(subject.id)])
         if before is not None:
             guards.require_creator_stays(self._caller, workspace, before)
             await guards.require_another_holder(self._tx, before)
@@ -145,7 +147,8 @@ class RoleChange:
         guards.require_not_own_role(self._caller, heir.subject)
         await self._require_may_transfer(membership)
         await self.lock_users([heir])
-        if not self._active[transfer_to]:
+        guards.require_may_hold(self._users[transfer_to])
+        if self._users[transfer_to].status is not UserStatus.ACTIVE:
             raise PreconditionFailed(Reason.USER_SUSPENDED, f"transfer_to: user:{transfer_to} is not active")
         before = await memberships.get(self._tx, membership.workspace_id, heir.subject)
         after = await memberships.put(
@@ -175,8 +178,10 @@ class RoleChange:
         # Of a user whose tuples are withdrawn a DELETE of what is not there does no harm.
         old = frozenset() if before is None else self._project(before, active=True)
         self._before.setdefault(key, old)
-        active = self._active.get(UserId(membership.subject.id), True)
-        self._after[key] = frozenset() if after is None else self._project(after, active=active)
+        if after is not None and before is None:
+            self._added.append(UserId(after.subject.id))
+        projects = after is not None and self._users[UserId(after.subject.id)].has_tuples
+        self._after[key] = self._project(after, active=projects) if after else frozenset()
 
     def _project(self, membership: Membership, *, active: bool) -> frozenset[Tuple]:
         workspace = self._workspaces.get(membership.workspace_id) if membership.workspace_id else None
@@ -187,7 +192,8 @@ class RoleChange:
         """What the mutation comes to: the difference of every tuple that it touched."""
         old = (t for tuples in self._before.values() for t in tuples)
         new = (t for tuples in self._after.values() for t in tuples)
-        return Draft(record, projection.difference(old, new), name, _json(before), _json(after))
+        operations = projection.difference(old, new)
+        return Draft(record, operations, name, _json(before), _json(after), added=self._added)
 
 
 def _json(records: Iterable[Membership]) -> object:

@@ -7,9 +7,8 @@ from dataclasses import replace
 from pydantic import TypeAdapter
 
 from pemba import projection
-from pemba.errors import NotFound, Reason, Unavailable
+from pemba.errors import NotFound
 from pemba.model import (
-    GLOBAL_STREAM,
     Caller,
     ObjectRef,
     Role,
@@ -22,13 +21,14 @@ from pemba.model import (
     TenantStatus,
     TupleOperation,
     UserId,
-    UserStatus,
     Workspace,
     WorkspaceKind,
 )
 from pemba.service import rights
+from pemba.service.global_mutation import GlobalDraft, GlobalMutations
+from pemba.service.guards import require_may_hold
 from pemba.service.ids import new_tenant_id, new_workspace_id
-from pemba.service.mutation import Draft, MutationOptions, Mutations, idempotency_key, replay, require_etag
+from pemba.service.mutation import Draft, MutationOptions, Mutations, require_etag
 from pemba.service.results import Changed, Found, Page, TenantCreated
 from pemba.storage import journal, memberships, outbox, tenants, users, workspaces
 from pemba.storage.database import SystemTransaction, TenantTransaction
@@ -45,6 +45,7 @@ class TenantService:
 
     def __init__(self, mutations: Mutations) -> None:
         self._mutations = mutations
+        self._global = GlobalMutations(mutations)
         self._database = mutations.database
         self._signer = mutations.signer
 
@@ -53,25 +54,13 @@ class TenantService:
     ) -> TenantCreated:
         """A tenant with its root workspace and its first admin.  Raises AlreadyExists (SLUG_TAKEN)."""
         rights.require_system(caller, "create a tenant")
-        key = idempotency_key(caller, GLOBAL_STREAM, options)
-        async with self._database.begin(SystemScope("create a tenant")) as tx:
-            # No head serialises creations: the idempotency row itself does, and so it comes first.
-            if options.request_id and not await journal.claim(tx, key, options.body_digest):
-                earlier = await journal.recall(tx, key)
-                if earlier is None:  # forgotten in between: as old as that
-                    raise Unavailable(Reason.OVERLOADED, "the same request_id was being carried out; try again")
-                replayed = replay(earlier, options, _CREATED)
-                return TenantCreated(*replayed.record, replayed.token, replayed=True)
-            tenant_id = new_tenant_id()
-            created = await _create(tx, caller, tenant_id, slug, name, first_admin, options.method)
-            token = self._signer.token({tenant_id: Seq(1)})
-            if options.request_id:
-                await journal.complete(tx, key, _CREATED.dump_python(created, mode="json"), token)
-            if options.validate_only:
-                tx.discard()
-                return TenantCreated(*created, "")
-        self._mutations.wakeup.notify(tenant_id)
-        return TenantCreated(*created, token)
+
+        async def body(tx: SystemTransaction) -> GlobalDraft[tuple[Tenant, Workspace]]:
+            created = await _create(tx, caller, new_tenant_id(), slug, name, first_admin, options.method)
+            return GlobalDraft(created, positions={created[0].id: Seq(1)})
+
+        changed = await self._global.run(caller, f"tenant:{slug}", options, _CREATED, body)
+        return TenantCreated(*changed.record, changed.token, replayed=changed.replayed)
 
     async def get_tenant(self, caller: Caller, *, tenant_id: TenantId | None, slug: str | None) -> Found[Tenant]:
         """By id or by slug.  Raises NotFound."""
@@ -150,13 +139,14 @@ async def _create(
 ) -> tuple[Tenant, Workspace]:
     seq = await outbox.create_head(tx, tenant_id)
     admin = (await users.ensure_locked(tx, [first_admin]))[first_admin]
+    require_may_hold(admin)
     tenant = await tenants.insert(tx, tenant_id, slug, name)
     root = await workspaces.insert(tx, _root(tenant), seq)
     membership = await memberships.put(
         tx, tenant_id, None, SubjectRef("user", first_admin), Role.ADMIN, caller.acting_user, seq
     )
     after = projection.workspace_tuples(root) | projection.membership_tuples(
-        membership, subject_is_active=admin.status is UserStatus.ACTIVE, object_is_archived=False
+        membership, subject_is_active=admin.has_tuples, object_is_archived=False
     )
     operations: list[TupleOperation] = projection.difference((), after)
     entry = AuditEntry(caller, method, f"tenant:{tenant_id}", None, _CREATED.dump_python((tenant, root), mode="json"))

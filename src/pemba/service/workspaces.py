@@ -7,29 +7,23 @@ from dataclasses import astuple
 from pemba import projection
 from pemba.errors import NotFound, PreconditionFailed, Reason, invalid_field
 from pemba.model import (
-    MAX_WORKSPACE_DEPTH,
     Caller,
-    Role,
     Seq,
-    SubjectRef,
     TenantId,
     TenantScope,
-    Tuple,
     UserId,
-    UserStatus,
     Workspace,
     WorkspaceId,
-    WorkspaceKind,
 )
 from pemba.service import archive
 from pemba.service.archive import WORKSPACE, workspace_draft
 from pemba.service.guards import require_not_root
-from pemba.service.ids import new_workspace_id
 from pemba.service.mutation import Draft, MutationOptions, Mutations, require_etag
 from pemba.service.results import Changed, Found, Page
 from pemba.service.rights import Action, require_on_workspace, usable, visible
+from pemba.service.workspace_creation import create_below, require_depth
 from pemba.service.workspace_search import EVERYTHING, Search, denied_at_once, find, require_may_list
-from pemba.storage import memberships, outbox, users, workspaces
+from pemba.storage import memberships, outbox, workspaces
 from pemba.storage.database import TenantTransaction
 
 
@@ -64,15 +58,9 @@ class WorkspaceService:
 
         async def body(tx: TenantTransaction, seq: Seq) -> Draft[Workspace]:
             parent = await usable(tx, caller, parent_id, Action.CREATE_CHILD, what="parent workspace")
-            _require_depth(len(await workspaces.line(tx, parent.id)) + 1)
-            first_owner = caller.acting_user or owner
-            active = await _lock_user(tx, first_owner)
-            new = _new(parent, slug, name, caller.acting_user)
-            workspace = await workspaces.insert(tx, new, seq)
-            after = set(projection.workspace_tuples(workspace))
-            if first_owner is not None:
-                after |= await _make_owner(tx, caller, workspace, first_owner, active, seq)
-            return workspace_draft(None, workspace, (), after)
+            return await create_below(
+                tx, caller, seq, parent, slug, name, creator=caller.acting_user, owner=caller.acting_user or owner
+            )
 
         return await self._mutations.run(caller, tenant_id, options, WORKSPACE, body)
 
@@ -242,49 +230,8 @@ class WorkspaceService:
         return await self._mutations.run(caller, tenant_id, options, WORKSPACE, body)
 
 
-def _require_depth(depth: int) -> None:
-    if depth > MAX_WORKSPACE_DEPTH:
-        raise PreconditionFailed(
-            Reason.TOO_DEEP,
-            f"the tree would be {depth} levels deep; it takes {MAX_WORKSPACE_DEPTH}",
-            {"max_depth": str(MAX_WORKSPACE_DEPTH)},
-        )
-
-
 async def _require_place(tx: TenantTransaction, workspace: Workspace, parent: Workspace) -> None:
     line = await workspaces.line(tx, parent.id)
     if any(ancestor.id == workspace.id for ancestor in line):
         raise PreconditionFailed(Reason.CYCLE, "the new parent is the workspace itself or stands below it")
-    _require_depth(len(line) + await workspaces.height(tx, workspace.id))
-
-
-async def _lock_user(tx: TenantTransaction, user_id: UserId | None) -> bool:
-    if user_id is None:
-        return False
-    return (await users.ensure_locked(tx, [user_id]))[user_id].status is UserStatus.ACTIVE
-
-
-async def _make_owner(
-    tx: TenantTransaction, caller: Caller, workspace: Workspace, owner: UserId, active: bool, seq: Seq
-) -> frozenset[Tuple]:
-    membership = await memberships.put(
-        tx, tx.tenant_id, workspace.id, SubjectRef("user", owner), Role.OWNER, caller.acting_user, seq
-    )
-    return projection.membership_tuples(membership, subject_is_active=active, object_is_archived=False)
-
-
-def _new(parent: Workspace, slug: str, name: str, creator: UserId | None) -> Workspace:
-    return Workspace(
-        tenant_id=parent.tenant_id,
-        id=new_workspace_id(),
-        parent_id=parent.id,
-        slug=slug,
-        name=name,
-        kind=WorkspaceKind.SHARED,
-        archive_time=None,
-        archived_with=None,
-        creator_id=creator,
-        create_time=parent.create_time,
-        update_time=parent.update_time,
-        etag="",
-    )
+    require_depth(len(line) + await workspaces.height(tx, workspace.id))

@@ -71,6 +71,10 @@ class TenantTransaction(Transaction):
 class SystemTransaction(Transaction):
     """Sees every tenant's rows."""
 
+    def of(self, tenant_id: TenantId) -> TenantTransaction:
+        """This transaction, for statements that name one tenant; what they do not name, no wall keeps from them."""
+        return TenantTransaction(self.connection, tenant_id)
+
 
 class RelayTransaction(Transaction):
     """The relay's: reads outbox and heads, writes deliveries."""

@@ -30,6 +30,7 @@ _VIOLATIONS: dict[str, Callable[[], PembaError]] = {
     tables.PARENT: lambda: PreconditionFailed(
         Reason.HAS_CHILDREN, "the workspace has children; move or delete them first"
     ),
+    tables.EMAIL: lambda: AlreadyExists(Reason.EMAIL_TAKEN, "email: another user has it"),
     tables.IDEMPOTENCY: lambda: ConcurrentUpdate(
         Reason.CONCURRENT_UPDATE, "the same request_id is being carried out; try again"
     ),

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pemba.model import Caller, Seq, TenantId, TupleOperation
+from pemba.model import GLOBAL_STREAM, Caller, Seq, TenantId, TupleOperation
 from pemba.storage import outbox
 from pemba.storage.database import SystemTransaction, TenantTransaction, Transaction
 from pemba.storage.statement import Statement
@@ -30,6 +30,21 @@ _APPEND = Statement(
     SELECT CAST(:tenant_id AS text), seq, :principal, :acting_user, :peer, :call_id, :method, :object,
         CASE WHEN first THEN CAST(:before AS jsonb) END, CASE WHEN first THEN CAST(:after AS jsonb) END, ops
     FROM given
+    """
+)
+# Of a mutation that belongs to no tenant: its row of the stream `~`, which names the user, and the audit row beside it.
+_APPEND_GLOBAL = Statement(
+    f"""
+    WITH head AS (
+        UPDATE tenant_head SET head_seq = head_seq + 1 WHERE tenant_id = '{GLOBAL_STREAM}' RETURNING head_seq, shard
+    ), appended AS (
+        INSERT INTO outbox (tenant_id, seq, shard, ops, op_count, op_bytes, trace, about)
+        SELECT '{GLOBAL_STREAM}', head_seq, shard, '[]', 0, 2, CAST(:trace AS jsonb), :object FROM head
+    )
+    INSERT INTO audit (tenant_id, seq, principal, acting_user, peer, request_id, method, object, before, after, ops)
+    SELECT '{GLOBAL_STREAM}', head_seq, :principal, :acting_user, :peer, :call_id, :method, :object,
+        CAST(:before AS jsonb), CAST(:after AS jsonb), '[]' FROM head
+    RETURNING seq
     """
 )
 _REFUSED = Statement(
@@ -118,6 +133,17 @@ async def append(
         after=entry.after,
         **_who(entry),
     )
+
+
+async def append_global(tx: SystemTransaction, entry: AuditEntry) -> Seq:
+    """A row of the stream `~` about the object of `entry`, and its audit row; the number they have.
+
+    The head of that stream is held to the end of the transaction: ask late.
+    """
+    record = await _APPEND_GLOBAL.one(
+        tx, trace={"request_id": entry.caller.request_id}, before=entry.before, after=entry.after, **_who(entry)
+    )
+    return Seq(record["seq"])
 
 
 async def append_refused(tx: TenantTransaction, entry: AuditEntry, reason: str) -> None:

@@ -11,7 +11,7 @@ from pemba.storage.database import SystemTransaction, TenantTransaction
 from pemba.storage.statement import Statement
 
 _COLUMNS = "tenant_id, workspace_id, subject_type, subject_id, role, join_time, update_time, invited_by, changed_seq"
-_COLUMNS_OF_M = ", ".join(f"m.{column.strip()}" for column in _COLUMNS.split(","))
+COLUMNS_OF_M = ", ".join(f"m.{column.strip()}" for column in _COLUMNS.split(","))
 
 # A changed role keeps join_time and invited_by; an unchanged one keeps everything.
 _PUT = Statement(
@@ -34,7 +34,8 @@ _LIST = Statement(
 )
 _OF_WORKSPACES = Statement(
     f"""
-    SELECT {_COLUMNS_OF_M}, u.status AS user_status FROM memberships m LEFT JOIN users u ON u.id = m.user_id
+    SELECT {COLUMNS_OF_M}, u.id IS NULL OR u.status = 'active' OR u.activating AS has_tuples
+    FROM memberships m LEFT JOIN users u ON u.id = m.user_id
     WHERE m.tenant_id = :tenant_id AND m.workspace_id = ANY (CAST(:workspace_ids AS text[]))
     ORDER BY m.workspace_id, m.subject_type, m.subject_id LIMIT :limit
     """
@@ -51,6 +52,17 @@ _DELETE = Statement(
 _DELETE_OF_USER = Statement("DELETE FROM memberships WHERE tenant_id = :tenant_id AND user_id = :user_id")
 _DELETE_OF_WORKSPACE = Statement(
     "DELETE FROM memberships WHERE tenant_id = :tenant_id AND workspace_id = :workspace_id"
+)
+# The users of a tenant, where one of these got their first role in it by this very transaction; else 0.
+_COUNT_IF_NEW = Statement(
+    """
+    SELECT CASE WHEN EXISTS (
+        SELECT FROM unnest(CAST(:added AS text[])) AS added (user_id) WHERE NOT EXISTS (
+            SELECT FROM memberships m
+            WHERE m.tenant_id = :tenant_id AND m.user_id = added.user_id AND m.join_time <> now()
+        )
+    ) THEN (SELECT count(DISTINCT user_id) FROM memberships WHERE tenant_id = :tenant_id) ELSE 0 END AS users
+    """
 )
 _OTHER_ACTIVE_HOLDER = Statement(
     """
@@ -73,7 +85,7 @@ async def put(
     seq: Seq,
 ) -> Membership:
     """Add or change a role."""
-    return _membership(
+    return from_record(
         await _PUT.one(
             tx,
             tenant_id=tenant_id,
@@ -95,7 +107,7 @@ async def get(tx: TenantTransaction, workspace_id: WorkspaceId | None, subject: 
         subject_type=subject.type,
         subject_id=subject.id,
     )
-    return None if record is None else _membership(record)
+    return None if record is None else from_record(record)
 
 
 async def list_after(
@@ -110,21 +122,21 @@ async def list_after(
         after_id=after[1],
         limit=limit,
     )
-    return [_membership(record) for record in records]
+    return [from_record(record) for record in records]
 
 
 async def of_workspaces(
     tx: TenantTransaction, workspace_ids: Sequence[WorkspaceId], limit: int
 ) -> list[tuple[Membership, bool]]:
-    """(membership, whether its subject is active) of these workspaces, at most `limit`."""
+    """(membership, whether its subject is one whose roles project) of these workspaces, at most `limit`."""
     records = await _OF_WORKSPACES.rows(tx, tenant_id=tx.tenant_id, workspace_ids=list(workspace_ids), limit=limit)
-    return [(_membership(r), r["user_status"] in (None, "active")) for r in records]
+    return [(from_record(r), r["has_tuples"]) for r in records]
 
 
 async def of_user(tx: TenantTransaction, user_id: UserId, limit: int) -> list[Membership]:
     """Every direct membership of the user in the tenant, the tenant's own first, at most `limit`."""
     records = await _OF_USER.rows(tx, tenant_id=tx.tenant_id, user_id=user_id, limit=limit)
-    return [_membership(record) for record in records]
+    return [from_record(record) for record in records]
 
 
 async def delete(tx: TenantTransaction, workspace_id: WorkspaceId | None, subject: SubjectRef) -> None:
@@ -156,7 +168,13 @@ async def has_other_active_holder(
     return bool(record["found"])
 
 
-def _membership(record: Record) -> Membership:
+async def count_users_if_new(tx: TenantTransaction, added: Sequence[UserId]) -> int:
+    """How many users hold roles in the tenant; 0 where none of `added` is new to it with this transaction."""
+    return int((await _COUNT_IF_NEW.one(tx, tenant_id=tx.tenant_id, added=list(added)))["users"])
+
+
+def from_record(record: Record) -> Membership:
+    """A membership of its columns."""
     return Membership(
         tenant_id=record["tenant_id"],
         workspace_id=record["workspace_id"],

@@ -22,6 +22,9 @@ MAX_CHANGE_OPERATIONS = 50_000
 
 _CREATE_HEAD = Statement("INSERT INTO tenant_head (tenant_id, shard, head_seq) VALUES (:tenant_id, :shard, 1)")
 _ADVANCE = Statement("UPDATE tenant_head SET head_seq = head_seq + :by WHERE tenant_id = :tenant_id RETURNING head_seq")
+_LOCK_HEADS = Statement(
+    "SELECT tenant_id FROM tenant_head WHERE tenant_id = ANY (CAST(:ids AS text[])) ORDER BY tenant_id FOR UPDATE"
+)
 _HEAD = Statement("SELECT head_seq FROM tenant_head WHERE tenant_id = :tenant_id")
 _STATUS = Statement(
     """
@@ -74,6 +77,12 @@ async def advance(tx: TenantTransaction, by: int = 1) -> Seq | None:
     """Lock the head and take the next `by` numbers; the last of them.  None where there is no such tenant."""
     record = await _ADVANCE.row(tx, tenant_id=tx.tenant_id, by=by)
     return None if record is None else Seq(record["head_seq"])
+
+
+async def lock_heads(tx: SystemTransaction, ids: Sequence[TenantId]) -> None:
+    """Hold these streams to the end of the transaction, in the order of their ids, without taking a number."""
+    if ids:
+        await _LOCK_HEADS.rows(tx, ids=list(ids))
 
 
 async def head(tx: Transaction, tenant_id: TenantId) -> Seq:

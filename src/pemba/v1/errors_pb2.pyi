@@ -116,6 +116,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """INTERNAL: a defect; the log has it under the call's `request_id`."""
     ERROR_REASON_RESULT_TOO_LARGE: _ErrorReason.ValueType  # 46
     """FAILED_PRECONDITION: more was found than one call can order; metadata `limit` says how much that is."""
+    ERROR_REASON_USER_EXISTS: _ErrorReason.ValueType  # 47
+    """ALREADY_EXISTS: there is a user with this id; UpdateUser changes one."""
+    ERROR_REASON_EMAIL_TAKEN: _ErrorReason.ValueType  # 48
+    """ALREADY_EXISTS: another user has this email, whatever its case."""
+    ERROR_REASON_USER_DEACTIVATED: _ErrorReason.ValueType  # 49
+    """FAILED_PRECONDITION: the user is deactivated, for good."""
+    ERROR_REASON_TOO_MANY_USERS: _ErrorReason.ValueType  # 50
+    """FAILED_PRECONDITION: the tenant has as many users as it may have; metadata `limit` says how many."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a request failed, or why a question was answered without being asked.
@@ -219,4 +227,12 @@ ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 45
 """INTERNAL: a defect; the log has it under the call's `request_id`."""
 ERROR_REASON_RESULT_TOO_LARGE: ErrorReason.ValueType  # 46
 """FAILED_PRECONDITION: more was found than one call can order; metadata `limit` says how much that is."""
+ERROR_REASON_USER_EXISTS: ErrorReason.ValueType  # 47
+"""ALREADY_EXISTS: there is a user with this id; UpdateUser changes one."""
+ERROR_REASON_EMAIL_TAKEN: ErrorReason.ValueType  # 48
+"""ALREADY_EXISTS: another user has this email, whatever its case."""
+ERROR_REASON_USER_DEACTIVATED: ErrorReason.ValueType  # 49
+"""FAILED_PRECONDITION: the user is deactivated, for good."""
+ERROR_REASON_TOO_MANY_USERS: ErrorReason.ValueType  # 50
+"""FAILED_PRECONDITION: the tenant has as many users as it may have; metadata `limit` says how many."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

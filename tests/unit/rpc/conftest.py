@@ -22,7 +22,9 @@ from pemba.model import (
     Tenant,
     TenantId,
     TenantStatus,
+    User,
     UserId,
+    UserStatus,
     Workspace,
     WorkspaceId,
     WorkspaceKind,
@@ -30,9 +32,11 @@ from pemba.model import (
 from pemba.rpc.authentication import SystemKeys
 from pemba.rpc.server import Limits, RpcServer, Services, build_server
 from pemba.service.results import Changed, Found, Page, TenantCreated
+from pemba.service.user_workspace import CurrentWorkspace
 from pemba.v1.memberships_pb2_grpc import MembershipServiceStub
 from pemba.v1.permissions_pb2_grpc import PermissionServiceStub
 from pemba.v1.tenants_pb2_grpc import TenantServiceStub
+from pemba.v1.users_pb2_grpc import UserServiceStub
 from pemba.v1.workspaces_pb2_grpc import WorkspaceServiceStub
 
 KEY = "k" * 32
@@ -69,6 +73,7 @@ MEMBERSHIP = Membership(
     invited_by=UserId("bob"),
     etag="e1",
 )
+USER = User(UserId("alice"), "alice@acme.test", "Alice", UserStatus.ACTIVE, False, None, NOW, NOW, "e1")
 ALLOWED = Answer(Decision.ALLOWED, None, (), "t1")
 
 _DETAILS = (ErrorInfo, BadRequest, PreconditionFailure, RetryInfo)
@@ -138,6 +143,7 @@ class Running:
     tenants: FakeService
     workspaces: FakeService
     memberships: FakeService
+    users: FakeService
     channel: grpc.aio.Channel
     stubs: tuple[Any, ...]
 
@@ -165,7 +171,7 @@ class Running:
 Serve = Callable[..., Awaitable[Running]]
 
 
-def _fakes() -> tuple[FakeService, FakeService, FakeService, FakeService]:
+def _fakes() -> tuple[FakeService, ...]:
     async def lookup(*_: Any) -> Lookup:
         return Lookup(None, "t1", iter([FoundByLookup("found", Decision.ALLOWED, (), "c1")]))
 
@@ -173,6 +179,7 @@ def _fakes() -> tuple[FakeService, FakeService, FakeService, FakeService]:
     member = Changed(MEMBERSHIP, "t2")
     members = Changed((MEMBERSHIP,), "t2")
     tenant = Changed(TENANT, "t2")
+    user = Changed(USER, "t2")
     return (
         FakeService(
             {
@@ -216,6 +223,21 @@ def _fakes() -> tuple[FakeService, FakeService, FakeService, FakeService]:
                 "list_effective_members": Page((), "", "t1"),
             }
         ),
+        FakeService(
+            {
+                "create_user": Changed((USER, WORKSPACE), "t1"),
+                "get_user": Found(USER, "t1"),
+                "list_users": Page((USER,), "next", "t1"),
+                "update_user": user,
+                "suspend_user": user,
+                "activate_user": user,
+                "deactivate_user": user,
+                "list_user_memberships": Page((MEMBERSHIP,), "", ""),
+                "set_current_workspace": changed,
+                "get_current_workspace": Found(CurrentWorkspace(WORKSPACE, chosen=True), "t1"),
+                "record_login": user,
+            }
+        ),
     )
 
 
@@ -242,7 +264,13 @@ async def serve() -> AsyncIterator[Serve]:
             await rpc.start()
             stack.push_async_callback(rpc.stop, 0)
             channel = await stack.enter_async_context(grpc.aio.insecure_channel(f"127.0.0.1:{rpc.port}"))
-            stubs = (PermissionServiceStub, TenantServiceStub, WorkspaceServiceStub, MembershipServiceStub)
+            stubs = (
+                PermissionServiceStub,
+                TenantServiceStub,
+                WorkspaceServiceStub,
+                MembershipServiceStub,
+                UserServiceStub,
+            )
             return Running(rpc, *fakes, channel, tuple(stub(channel) for stub in stubs))
 
         yield start

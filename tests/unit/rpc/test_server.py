@@ -176,7 +176,7 @@ async def test_calls_beyond_the_limit_of_concurrent_ones_are_refused_at_once(ser
 
 
 async def test_a_second_server_on_the_same_port_is_refused(running):
-    services = Services(running.authorizer, running.tenants, running.workspaces, running.memberships)
+    services = Services(running.authorizer, running.tenants, running.workspaces, running.memberships, running.users)
     with pytest.raises(OSError, match=f"127.0.0.1:{running.rpc.port}"):
         build_server(f"127.0.0.1:{running.rpc.port}", services, SystemKeys([]), lambda: None, Limits())
 

@@ -1,0 +1,37 @@
+"""What changes of users' statuses leave to do: ordinary mutations, which any number of relays may carry out."""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+from pemba.errors import PembaError
+from pemba.service.user_jobs import UserJobs
+
+INTERVAL_SECONDS = 1.0
+
+log = structlog.get_logger()
+
+
+class Maintenance:
+    """Carries out users' jobs, step after step."""
+
+    def __init__(self, jobs: UserJobs) -> None:
+        self._jobs = jobs
+
+    async def run_once(self) -> int:
+        """Take steps until there is none to take; how many they were."""
+        steps = 0
+        while await self._jobs.run_once():
+            steps += 1
+        return steps
+
+    async def run(self) -> None:
+        """Until cancelled: every second, whatever fails; a step that is cut off changed nothing."""
+        while True:
+            try:
+                await self.run_once()
+            except PembaError as error:
+                log.warning("maintenance.failed", error=error.message, reason=error.reason)
+            await asyncio.sleep(INTERVAL_SECONDS)

@@ -1,0 +1,96 @@
+"""Carries out what a change of a user's status leaves to do: a tenant's share, of at most 500 roles, at a time.
+
+Each step is one transaction, an ordinary row of the tenant's stream, and moves the job on in it: whatever kills it, the
+next one goes on from there.  Everything is read again once the tenant's head and the user are locked, in the order in
+which mutations lock them, and a step that somebody else took, or a job that was asked anew, is left alone.  So any
+number of relays may run this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pemba import projection
+from pemba.model import Caller, SystemScope, TenantId, Tuple, UserStatus
+from pemba.service.mutation import Wakeup
+from pemba.service.role_change import MEMBERSHIPS
+from pemba.service.user_status import USER, tuples_of
+from pemba.storage import journal, outbox, user_jobs, user_roles, users
+from pemba.storage.database import Database, SystemTransaction
+from pemba.storage.journal import AuditEntry
+from pemba.storage.outbox import MAX_ROW_OPERATIONS
+from pemba.storage.user_jobs import Goal, UserJob
+from pemba.storage.user_roles import HeldRole
+
+PRINCIPAL = "pemba:maintenance"
+"""Who the audit says it was; the request id is that of the call that asked for it."""
+
+_METHODS = {Goal.WITHDRAW: "SuspendUser", Goal.RESTORE: "ActivateUser", Goal.REMOVE: "DeactivateUser"}
+
+
+class UserJobs:
+    """Takes steps of the jobs that there are, in turn."""
+
+    def __init__(self, database: Database, wakeup: Wakeup) -> None:
+        self._database = database
+        self._wakeup = wakeup
+
+    async def run_once(self) -> bool:
+        """Take one step; False where there is nothing to do, or somebody else is doing it."""
+        async with self._database.begin(SystemScope("carry out a change of a user's status")) as tx:
+            job = await user_jobs.next_of_turn(tx)
+            if job is None:
+                return False
+            ahead = await user_roles.after(tx, job.user_id, job.after, 1)
+            if not ahead:
+                await _finish(tx, job)
+                return True
+            tenant_id = ahead[0].membership.tenant_id
+            await _step(tx, job, tenant_id)
+        self._wakeup.notify(tenant_id)
+        return True
+
+
+async def _step(tx: SystemTransaction, job: UserJob, tenant_id: TenantId) -> None:
+    """The next roles of the user in one tenant."""
+    seq = await outbox.advance(tx.of(tenant_id))
+    await users.ensure_locked(tx, [job.user_id])
+    held = await user_roles.after(tx, job.user_id, job.after, MAX_ROW_OPERATIONS, tenant_id)
+    if seq is None or not held or not await user_jobs.is_still(tx, job):
+        tx.discard()  # the number too
+        return
+    if job.goal is Goal.RESTORE:
+        operations = projection.difference((), _tuples(held))
+    else:
+        # All that may be there, whatever was archived since.
+        operations = projection.difference(_tuples(held, whatever_is_archived=True), ())
+    removed = [h.membership for h in held] if job.goal is Goal.REMOVE else []
+    if removed:
+        await user_roles.delete(tx, tenant_id, job.user_id, [m.workspace_id for m in removed])
+    before = MEMBERSHIPS.dump_python(tuple(removed), mode="json") if removed else None
+    await journal.append(tx, tenant_id, seq, [operations], _entry(job, before))
+    await user_jobs.advance(tx, job.user_id, held[-1].place)
+
+
+async def _finish(tx: SystemTransaction, job: UserJob) -> None:
+    """Nothing is left to do: the status of one who is being activated changes last."""
+    before = await users.lock(tx, job.user_id)
+    if before is None or not await user_jobs.is_still(tx, job):
+        tx.discard()
+        return
+    if job.goal is Goal.RESTORE:
+        after = await users.set_status(tx, job.user_id, UserStatus.ACTIVE)
+        entry = _entry(job, USER.dump_python(before, mode="json"), USER.dump_python(after, mode="json"))
+        await user_jobs.drop(tx, job.user_id)
+        await journal.append_global(tx, entry)
+    else:
+        await user_jobs.drop(tx, job.user_id)
+
+
+def _tuples(held: Sequence[HeldRole], *, whatever_is_archived: bool = False) -> set[Tuple]:
+    return {t for role in held for t in tuples_of(role, whatever_is_archived=whatever_is_archived)}
+
+
+def _entry(job: UserJob, before: object = None, after: object = None) -> AuditEntry:
+    caller = Caller(PRINCIPAL, frozenset(), None, None, job.request_id, "relay")
+    return AuditEntry(caller, _METHODS[job.goal], f"user:{job.user_id}", before, after)

@@ -1,0 +1,91 @@
+"""A new workspace below another, with its first owner."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from pemba import projection
+from pemba.errors import PreconditionFailed, Reason
+from pemba.model import (
+    MAX_WORKSPACE_DEPTH,
+    Caller,
+    Role,
+    Seq,
+    SubjectRef,
+    Tuple,
+    UserId,
+    Workspace,
+    WorkspaceKind,
+)
+from pemba.service.archive import workspace_draft
+from pemba.service.guards import require_may_hold
+from pemba.service.ids import new_workspace_id
+from pemba.service.mutation import Draft
+from pemba.storage import memberships, users, workspaces
+from pemba.storage.database import TenantTransaction
+
+
+async def create_below(
+    tx: TenantTransaction,
+    caller: Caller,
+    seq: Seq,
+    parent: Workspace,
+    slug: str,
+    name: str,
+    *,
+    creator: UserId | None,
+    owner: UserId | None,
+) -> Draft[Workspace]:
+    """Raises AlreadyExists (SLUG_TAKEN), PreconditionFailed (TOO_DEEP, USER_DEACTIVATED)."""
+    require_depth(len(await workspaces.line(tx, parent.id)) + 1)
+    projects = await _lock_user(tx, owner)
+    workspace = await workspaces.insert(tx, _new(parent, slug, name, creator), seq)
+    after = set(projection.workspace_tuples(workspace))
+    if owner is not None:
+        after |= await _make_owner(tx, caller, workspace, owner, projects, seq)
+    return replace(workspace_draft(None, workspace, (), after), added=[owner] if owner else [])
+
+
+def require_depth(depth: int) -> None:
+    """Raises PreconditionFailed (TOO_DEEP) beyond 20 levels, the root being the first."""
+    if depth > MAX_WORKSPACE_DEPTH:
+        raise PreconditionFailed(
+            Reason.TOO_DEEP,
+            f"the tree would be {depth} levels deep; it takes {MAX_WORKSPACE_DEPTH}",
+            {"max_depth": str(MAX_WORKSPACE_DEPTH)},
+        )
+
+
+async def _lock_user(tx: TenantTransaction, user_id: UserId | None) -> bool:
+    """Whether the roles of this user, who may have some, project.  Raises PreconditionFailed (USER_DEACTIVATED)."""
+    if user_id is None:
+        return False
+    user = (await users.ensure_locked(tx, [user_id]))[user_id]
+    require_may_hold(user)
+    return user.has_tuples
+
+
+async def _make_owner(
+    tx: TenantTransaction, caller: Caller, workspace: Workspace, owner: UserId, projects: bool, seq: Seq
+) -> frozenset[Tuple]:
+    membership = await memberships.put(
+        tx, tx.tenant_id, workspace.id, SubjectRef("user", owner), Role.OWNER, caller.acting_user, seq
+    )
+    return projection.membership_tuples(membership, subject_is_active=projects, object_is_archived=False)
+
+
+def _new(parent: Workspace, slug: str, name: str, creator: UserId | None) -> Workspace:
+    return Workspace(
+        tenant_id=parent.tenant_id,
+        id=new_workspace_id(),
+        parent_id=parent.id,
+        slug=slug,
+        name=name,
+        kind=WorkspaceKind.SHARED,
+        archive_time=None,
+        archived_with=None,
+        creator_id=creator,
+        create_time=parent.create_time,
+        update_time=parent.update_time,
+        etag="",
+    )
