@@ -97,6 +97,8 @@ class GlobalMutations:
                 return Changed(draft.record, "")
         for tenant_id in draft.positions:
             self._mutations.wakeup.notify(tenant_id)
+        if draft.changed:
+            await self._mutations.status_changed()
         return Changed(draft.record, token)
 
     async def _announce(self, tx: SystemTransaction, entry: AuditEntry, draft: GlobalDraft[T]) -> str:

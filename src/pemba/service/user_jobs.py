@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pemba import projection
-from pemba.model import Caller, SystemScope, TenantId, Tuple, UserStatus
+from pemba.model import GLOBAL_STREAM, Caller, SystemScope, TenantId, Tuple, UserStatus
 from pemba.service.mutation import Wakeup
 from pemba.service.role_change import MEMBERSHIPS
 from pemba.service.user_status import USER, tuples_of
@@ -42,11 +42,8 @@ class UserJobs:
             if job is None:
                 return False
             ahead = await user_roles.after(tx, job.user_id, job.after, 1)
-            if not ahead:
-                await _finish(tx, job)
-                return True
-            tenant_id = ahead[0].membership.tenant_id
-            await _step(tx, job, tenant_id)
+            tenant_id = ahead[0].membership.tenant_id if ahead else GLOBAL_STREAM
+            await (_step(tx, job, tenant_id) if ahead else _finish(tx, job))
         self._wakeup.notify(tenant_id)
         return True
 
