@@ -42,6 +42,8 @@ async def require_agreement(
     millisecond, so they are asked about some of what is in `changed` (ids), the deepest of what inherits from that,
     and what is deleted or another tenant's.
     """
+    statuses = {r["id"]: r["status"] for r in await world.parts.sql("SELECT id, status FROM users")}
+    assert {user: statuses[user] for user in users} == {user: models[0].people.of(user) for user in users}
     for model in models:
         await require_records(world.parts, model)
         await require_stream(world.parts, model)
@@ -93,7 +95,14 @@ async def require_answers(
             allowed = not model.suspended and model.rank_in_graph(user, at) >= rank
             expected = Decision.ALLOWED if allowed else Decision.DENIED
             told = (answer.decision, answer.reason) if isinstance(answer, Answer) else answer
-            assert told == (expected, Reason.TENANT_SUSPENDED if model.suspended else None), (user, at, NAMED[rank])
+            assert told == (expected, at_once(model, user)), (user, at, NAMED[rank])
+
+
+def at_once(model: TenantModel, user: str) -> Reason | None:
+    """Why nothing is asked."""
+    if model.suspended:
+        return Reason.TENANT_SUSPENDED
+    return None if model.people.is_active(user) else Reason.USER_SUSPENDED
 
 
 def telling(model: TenantModel, user: str, at: str) -> Iterable[int]:

@@ -11,8 +11,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from pemba.errors import Reason
-from pemba.model import ObjectRef, Role, SubjectRef
+from pemba.model import ObjectRef, Role, SubjectRef, UserStatus
 from pemba.service.role_change import RoleAssignment
+from tests.integration.people_model import People
 
 VIEW, EDIT, ADMINISTER, OWN = 1, 2, 3, 4
 PERMISSIONS = {"view": VIEW, "edit": EDIT, "administer": ADMINISTER, "own": OWN}
@@ -58,10 +59,12 @@ class TenantModel:
     places: dict[str, Place] = field(default_factory=dict)
     roles: dict[str, dict[str, Role]] = field(default_factory=dict)
     gone: list[str] = field(default_factory=list)
+    people: People = field(default_factory=People)
 
     @classmethod
-    def created(cls, id_: str, root: str, first_admin: str) -> TenantModel:
-        return cls(id_, root, places={root: Place(None, "root")}, roles={id_: {first_admin: Role.ADMIN}, root: {}})
+    def created(cls, id_: str, root: str, first_admin: str, people: People) -> TenantModel:
+        roles: dict[str, dict[str, Role]] = {id_: {first_admin: Role.ADMIN}, root: {}}
+        return cls(id_, root, places={root: Place(None, "root")}, roles=roles, people=people)
 
     # -- what is so ---------------------------------------------------------------------------------------
 
@@ -80,7 +83,9 @@ class TenantModel:
         return len(list(self.line(place)))
 
     def rank(self, user: str, place: str) -> int:
-        """The highest permission on the workspace by the records, archived or not; 0 for none."""
+        """The highest permission on the workspace by the records, archived or not; 0 for none, or not active."""
+        if not self.people.is_active(user):
+            return 0
         if self.is_admin(user):
             return OWN
         return max((GIVES[self.roles[at][user]] for at in self.line(place) if user in self.roles[at]), default=0)
@@ -89,24 +94,37 @@ class TenantModel:
         return self.places.get(object_), self.roles.get(object_)
 
     def is_admin(self, user: str) -> bool:
-        return self.roles[self.id].get(user) is Role.ADMIN
+        return self.people.is_active(user) and self.roles[self.id].get(user) is Role.ADMIN
+
+    def held(self, user: str) -> list[str]:
+        """What the user has a role on, the tenant's own id or a workspace's."""
+        return [at for at, held in self.roles.items() if user in held]
+
+    def is_in_graph(self, object_: str) -> bool:
+        return object_ == self.id or not self.places[object_].archived_with
 
     def rank_in_graph(self, user: str, object_: str) -> int:
         """As SpiceDB is to hold it: nothing on what is archived or gone, and nothing on what is another tenant's."""
+        if not self.people.is_active(user):
+            return 0
         if object_ == self.id:
             return ADMINISTER if self.is_admin(user) else VIEW if user in self.roles[self.id] else 0
         if object_ not in self.places or self.places[object_].archived_with:
             return 0
         return self.rank(user, object_)
 
-    def tuples(self) -> set[str]:
-        """The relationships that the records stand for, in SpiceDB's text form."""
+    def tuples(self, *, whoever: bool = False) -> set[str]:
+        """The relationships that the records stand for, in SpiceDB's text form; `whoever`: as if all were active."""
         live = {id_: place for id_, place in self.places.items() if not place.archived_with}
         found = {f"workspace:{self.id}/{self.root}#tenant@tenant:{self.id}/{self.id}"}
         found |= {f"workspace:{self.id}/{i}#parent@workspace:{self.id}/{p.parent}" for i, p in live.items() if p.parent}
         for id_ in [self.id, *live]:
             type_ = "tenant" if id_ == self.id else "workspace"
-            found |= {f"{type_}:{self.id}/{id_}#{r}@user:{encoded(u)}" for u, r in self.roles[id_].items()}
+            found |= {
+                f"{type_}:{self.id}/{id_}#{r}@user:{encoded(u)}"
+                for u, r in self.roles[id_].items()
+                if whoever or self.people.is_active(u)
+            }
         return found
 
     # -- tenants and workspaces ---------------------------------------------------------------------------
@@ -129,6 +147,7 @@ class TenantModel:
         self._may(actor, parent_id, ADMINISTER)
         self._in_use(parent_id)
         refuse(self.depth(parent_id) == MAX_DEPTH, Reason.TOO_DEEP)
+        self._may_hold(owner)
         self._slug_is_free(parent_id, slug)
         self.places[self.next_id] = Place(parent_id, slug, creator=actor)
         first = actor or owner
@@ -223,25 +242,30 @@ class TenantModel:
         if role is Role.OWNER and actor != user:
             self._makes_owners(actor, at)
         self._creator_stays(actor, at, user)
-        if self._is_last(at, user):
-            refuse(heir is None, self._stays_held(at))
+        if self.is_last(at, user):
+            refuse(heir is None, self.stays_held(at))
             refuse(heir == actor, Reason.OWN_ROLE)
             self._makes_owners(actor, at)
+            self._may_hold(heir)
+            refuse(not self.people.is_active(heir or ""), Reason.USER_SUSPENDED)
             self.roles[at][heir or ""] = role
 
     def _put(self, actor: str | None, at: str, user: str, role: Role) -> None:
         before = self.roles[at].get(user)
         if Role.OWNER in (role, before):
             self._makes_owners(actor, at)
+        if before is not role:
+            self._may_hold(user)
         if before not in (None, role):
             self._creator_stays(actor, at, user)
-            refuse(self._is_last(at, user), self._stays_held(at))
+            refuse(self.is_last(at, user), self.stays_held(at))
         self.roles[at][user] = role
 
     # -- rights and guards --------------------------------------------------------------------------------
 
     def _belongs(self, actor: str | None) -> None:
-        refuse(actor is not None and all(actor not in held for held in self.roles.values()), Reason.NOT_FOUND)
+        if actor is not None:
+            refuse(not self.people.is_active(actor) or not self.held(actor), Reason.NOT_FOUND)
 
     def _enter(self, actor: str | None) -> None:
         self._belongs(actor)
@@ -305,12 +329,16 @@ class TenantModel:
         owns = self.roles[object_][user] is Role.OWNER
         refuse(owns and user == made_by and actor not in (None, user), Reason.CREATOR_STAYS)
 
-    def _is_last(self, object_: str, user: str) -> bool:
-        """Whether the user alone holds the role that the object must not be without."""
-        guarded = Role.ADMIN if object_ == self.id else Role.OWNER
-        return [u for u, role in self.roles[object_].items() if role is guarded] == [user]
+    def _may_hold(self, user: str | None) -> None:
+        refuse(self.people.of(user) is UserStatus.DEACTIVATED, Reason.USER_DEACTIVATED)
 
-    def _stays_held(self, object_: str) -> Reason:
+    def is_last(self, object_: str, user: str) -> bool:
+        """Whether of those who are active the user alone holds the role that the object must not be without."""
+        guarded = Role.ADMIN if object_ == self.id else Role.OWNER
+        held = self.roles[object_].items()
+        return [u for u, role in held if role is guarded and self.people.is_active(u)] == [user]
+
+    def stays_held(self, object_: str) -> Reason:
         return Reason.LAST_ADMIN if object_ == self.id else Reason.LAST_OWNER
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from hypothesis import strategies as st
 
-from pemba.model import TENANT_ROLES, WORKSPACE_ROLES, ObjectRef, Role, SubjectRef
+from pemba.model import TENANT_ROLES, WORKSPACE_ROLES, ObjectRef, Role, SubjectRef, UserStatus
 from pemba.service.role_change import RoleAssignment
 from tests.integration.tenant_model import TenantModel
 
@@ -23,6 +23,15 @@ class Spot(NamedTuple):
 
     tenant: int
     object: str
+    actor: str | None
+
+
+class StatusDeed(NamedTuple):
+    """A call of the service of users about one of them."""
+
+    change: str
+    user: str
+    given: dict[str, Any]
     actor: str | None
 
 
@@ -116,6 +125,24 @@ def statuses(draw) -> Deed:
     return Deed("activate_tenant" if activate else "suspend_tenant", spot, (), {})
 
 
+@st.composite
+def user_statuses(draw) -> StatusDeed:
+    """Activates a suspended user and suspends another, by force or not; rarely it is for good, or by a user."""
+    machine = draw(machines)
+    of = machine.people.of
+    user = draw(
+        weighted(
+            (4, [user for user in machine.users if of(user) is UserStatus.ACTIVE]),
+            (5, [user for user in machine.users if of(user) is UserStatus.SUSPENDED]),
+            (1, [user for user in machine.users if of(user) is UserStatus.DEACTIVATED]),
+        )
+    )
+    usual = "suspend_user" if of(user) is UserStatus.ACTIVE else "activate_user"
+    change = draw(weighted((16, [usual]), (1, ["suspend_user", "activate_user"]), (1, ["deactivate_user"])))
+    given = {"force": draw(st.booleans())} if change == "suspend_user" else {}
+    return StatusDeed(change, user, given, draw(weighted((19, [None]), (1, machine.users))))
+
+
 # -- memberships -----------------------------------------------------------------------------------------
 
 
@@ -168,6 +195,8 @@ def removals(draw) -> Deed:
 
 
 deeds = st.one_of(
+    user_statuses(),
+    user_statuses(),
     creations(),
     creations(),
     moves(),

@@ -31,14 +31,26 @@ from pemba.authorizer import Authorizer
 from pemba.authorizer.decisions import Decisions
 from pemba.authorizer.feed import Feed
 from pemba.errors import PembaError, Reason
-from pemba.model import MAX_USER_ID_BYTES, WORKSPACE_ROLES, Caller, ObjectRef, Role, SubjectRef
+from pemba.model import (
+    MAX_USER_ID_BYTES,
+    WORKSPACE_ROLES,
+    Caller,
+    ObjectRef,
+    Role,
+    Seq,
+    SubjectRef,
+    TenantId,
+    UserId,
+    UserStatus,
+)
 from pemba.relay.relay import Relay, RelayOptions
 from pemba.service.mutation import MutationOptions
 from pemba.spicedb.client import SpiceDB
 from tests.integration.conftest import SYSTEM
+from tests.integration.people_model import People
 from tests.integration.tenant_agreement import SECONDS, World, require_agreement
 from tests.integration.tenant_model import Refused, TenantModel
-from tests.integration.tenant_strategies import SLUGS, Deed, Spot, deeds, rarely, users
+from tests.integration.tenant_strategies import SLUGS, Deed, Spot, StatusDeed, deeds, rarely, users
 
 MAX_TENANTS = 3
 COMPARE_EVERY = 8
@@ -57,6 +69,7 @@ REASONS = {
     Reason.NOT_FOUND, Reason.ROLE_MISSING, Reason.INVALID_FIELD, Reason.OWN_ROLE, Reason.ONLY_OWNER_MAKES_OWNERS,
     Reason.CREATOR_STAYS, Reason.LAST_OWNER, Reason.LAST_ADMIN, Reason.WORKSPACE_ARCHIVED, Reason.ROOT_WORKSPACE,
     Reason.HAS_CHILDREN, Reason.CYCLE, Reason.TOO_DEEP, Reason.SLUG_TAKEN, Reason.TENANT_SUSPENDED,
+    Reason.USER_SUSPENDED, Reason.USER_DEACTIVATED,
 }  # fmt: skip
 
 
@@ -102,6 +115,7 @@ class Tenants(RuleBasedStateMachine):
         example = next(Tenants.examples)  # nobody holds anything from an earlier example
         self.users = [f"{name}~{example}" for name in USERS]
         self.users[-1] = self.users[-1].rjust(MAX_USER_ID_BYTES, LONG)
+        self.people = People()
         self.models: list[TenantModel] = []
         self.tokens: dict[str, str] = {}
         self.changed: set[str] = set()
@@ -114,6 +128,10 @@ class Tenants(RuleBasedStateMachine):
     def begin(self, cast: list[tuple[str, Role]], lagging: bool) -> None:
         """Two tenants with four workspaces and roles each; the first has a chain as deep as may be."""
         self.lagging = lagging
+        while self.world.run(self.parts.jobs.run_once()):
+            pass  # what an example that failed has left
+        for user in self.users:
+            self.create_user(user)
         for tenant, first_admin in enumerate(self.users[:2]):
             self.create_tenant(first_admin)
             for n, actor in enumerate([None, first_admin, None, first_admin]):
@@ -123,9 +141,13 @@ class Tenants(RuleBasedStateMachine):
         for _ in range(17):
             self.create_workspace(Spot(0, list(self.models[0].places)[-1], self.users[0]), SLUGS[0])
 
-    @rule(deed=deeds, dry=rarely)
-    def mutation(self, deed: Deed, dry: bool) -> None:
-        self.mutate(deed, dry=dry)
+    @rule(deed=deeds, dry=rarely, steps=st.integers(0, 2))
+    def mutation(self, deed: Deed | StatusDeed, dry: bool, steps: int) -> None:
+        if isinstance(deed, StatusDeed):
+            self.change_status(deed, dry=dry)
+        else:
+            self.mutate(deed, dry=dry)
+        self.take_steps(steps)
 
     @precondition(lambda self: len(self.models) < MAX_TENANTS)
     @rule(first_admin=users)
@@ -135,9 +157,19 @@ class Tenants(RuleBasedStateMachine):
         create = partial(self.parts.tenants.create_tenant, **given, options=MutationOptions(method="CreateTenant"))
         assert self.outcome(create(caller(first_admin))) == (None, Reason.ROLE_MISSING)
         made, refused = self.outcome(create(caller(None)))
+        if self.people.of(first_admin) is UserStatus.DEACTIVATED:
+            assert refused is Reason.USER_DEACTIVATED
+            return
         assert refused is None
-        self.models.append(TenantModel.created(made.tenant.id, made.root_workspace.id, first_admin))
+        self.models.append(TenantModel.created(made.tenant.id, made.root_workspace.id, first_admin, self.people))
         self.tokens[made.tenant.id] = made.token
+
+    def create_user(self, user: str) -> None:
+        given = {"email": "", "display_name": "", "first_workspace": None}
+        create = self.parts.users.create_user(
+            SYSTEM, UserId(user), **given, options=MutationOptions(method="CreateUser")
+        )
+        assert self.outcome(create)[1] is None
 
     def create_workspace(self, spot: Spot, slug: str) -> None:
         given = {"parent_id": spot.object, "slug": slug, "name": slug, "owner": None}
@@ -163,12 +195,51 @@ class Tenants(RuleBasedStateMachine):
         assert refused == expected, f"{change} gives {refused}, the model {expected}"
         if changed is None:
             return
-        seen = after.tuples() != before.tuples() or after.suspended != before.suspended
-        assert bool(changed.token) == (seen and not dry), "a token where a check could see a change, and only there"
+        # Of who is not active a tuple may still be there, or not any more: it is taken out again.
+        seen = after.tuples() - before.tuples() or before.tuples(whoever=True) - after.tuples(whoever=True)
+        seen = bool(seen) or after.suspended != before.suspended
+        if change != "set_roles" or all(self.people.is_active(one.subject.id) for one in given["assignments"]):
+            assert bool(changed.token) == (seen and not dry), "a token where a check could see a change, and only there"
         if not dry:
             again = self.outcome(call())
             assert again == (replace(changed, replayed=True), None), "the same request_id, the same answer"
             self.adopt(index, after, changed.token)
+
+    def change_status(self, deed: StatusDeed, *, dry: bool) -> None:
+        """Of a user, in every tenant at once."""
+        change, user, given, actor = deed
+        options = MutationOptions(method=change, request_id=secrets.token_hex(8), validate_only=dry)
+        call = partial(getattr(self.parts.users, change), caller(actor), UserId(user), **given, options=options)
+        expected = Reason.ROLE_MISSING if actor else self.people.refusal(self.models, change, user, given)
+        changed, refused = self.outcome(call())
+        self.outcomes[change, refused or "done"] += 1
+        assert refused == expected, f"{change} gives {refused}, the model {expected}"
+        if changed is None or dry:
+            return
+        assert bool(changed.token) == self.people.change(self.models, change, user)
+        assert self.outcome(call()) == (replace(changed, replayed=True), None), "the same request_id, the same answer"
+        self.mutations += 1
+        for model in self.models:
+            self.changed |= set(model.held(user))
+            self.tokens[model.id] = self.also(self.tokens[model.id], changed.token)
+
+    def take_steps(self, most: int) -> None:
+        """Of the jobs that changes of statuses left."""
+        for _ in range(min(most, len(self.people.jobs))):
+            tenant = self.people.step(self.models)
+            assert self.world.run(self.parts.jobs.run_once())
+            for model in self.models:
+                if model.id == tenant:
+                    head = self.parts.signer.token({TenantId(model.id): Seq(model.head)})
+                    self.tokens[model.id] = self.also(self.tokens[model.id], head)
+
+    def also(self, *tokens: str) -> str:
+        """A token of all that these name."""
+        pairs: dict[TenantId, Seq] = {}
+        for token in filter(None, tokens):
+            for stream, seq in self.parts.signer.positions(token).positions.items():
+                pairs[stream] = max(seq, pairs.get(stream, seq))
+        return self.parts.signer.token(pairs)
 
     def service(self, change: str) -> Callable[..., Awaitable[Any]]:
         services = (self.parts.tenants, self.parts.workspaces, self.parts.memberships)
@@ -178,7 +249,7 @@ class Tenants(RuleBasedStateMachine):
         before, self.models[index] = self.models[index], after
         after.head += 1
         self.mutations += 1
-        self.tokens[after.id] = token or self.tokens[after.id]
+        self.tokens[after.id] = self.also(self.tokens[after.id], token)
         self.changed |= {at for at in {*before.roles, *after.roles} if before.about(at) != after.about(at)}
 
     @invariant()
@@ -189,6 +260,9 @@ class Tenants(RuleBasedStateMachine):
     def compare(self) -> None:
         """A lagging relay begins only now to deliver, in large batches, and while the first check waits for it."""
         self.world.spicedb.gate.set()
+        while self.people.jobs:
+            self.take_steps(1)
+        assert not self.world.run(self.parts.jobs.run_once())
         self.world.run(require_agreement(self.world, self.models, self.users, self.tokens, self.changed))
         self.changed.clear()
         self.mutations = 0
