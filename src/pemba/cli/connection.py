@@ -23,6 +23,7 @@ from pemba.errors import ConfigError, FieldViolation
 from pemba.v1.memberships_pb2_grpc import MembershipServiceStub
 from pemba.v1.permissions_pb2_grpc import PermissionServiceStub
 from pemba.v1.tenants_pb2_grpc import TenantServiceStub
+from pemba.v1.users_pb2_grpc import UserServiceStub
 from pemba.v1.workspaces_pb2_grpc import WorkspaceServiceStub
 
 MAX_PAGE_SIZE = 1000
@@ -80,6 +81,10 @@ class Connection:
     @cached_property
     def memberships(self) -> MembershipServiceStub:
         return MembershipServiceStub(self._channel)
+
+    @cached_property
+    def users(self) -> UserServiceStub:
+        return UserServiceStub(self._channel)
 
     @cached_property
     def permissions(self) -> PermissionServiceStub:

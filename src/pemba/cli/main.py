@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import typer
 from typer.core import TyperGroup
 
-from pemba.cli import bench, check, db, demo, dev, doctor, lookup, member, outbox, process, schema, tenant, workspace
+from pemba.cli import bench, check, db, demo, dev, doctor, lookup, member, outbox, process, schema, tenant, user, workspace
 from pemba.cli.failure import Problem, report
 from pemba.cli.options import with_call_options
 from pemba.cli.output import Output
@@ -24,6 +24,7 @@ CONTENTS = (
     "tenant",
     "workspace",
     "member",
+    "user",
     "check",
     "lookup",
     "outbox",
@@ -58,6 +59,7 @@ app.add_typer(schema.app, rich_help_panel=SET_UP)
 app.add_typer(tenant.app, rich_help_panel=RECORDS)
 app.add_typer(workspace.app, rich_help_panel=RECORDS)
 app.add_typer(member.app, rich_help_panel=RECORDS)
+app.add_typer(user.app, rich_help_panel=RECORDS)
 app.command("check", rich_help_panel=ASK)(with_call_options(check.check))
 app.add_typer(lookup.app, rich_help_panel=ASK)
 app.add_typer(outbox.app, rich_help_panel=OPERATE)

@@ -103,8 +103,8 @@ async def _restore(tx: SystemTransaction, caller: Caller, user_id: UserId, metho
     """The tuples of every role, in the streams of their tenants, whose heads are held; the last number of each."""
     by_tenant: dict[TenantId, set[Tuple]] = {}
     for held in await user_roles.after(tx, user_id, user_roles.START, MAX_ROLES_AT_ONCE):
-        if tuples := tuples_of(held):
-            by_tenant.setdefault(held.membership.tenant_id, set()).update(tuples)
+        if restored := tuples_of(held):
+            by_tenant.setdefault(held.membership.tenant_id, set()).update(restored)
     positions: dict[TenantId, Seq] = {}
     for tenant_id, tuples in by_tenant.items():
         rows = outbox.split(projection.difference((), tuples))

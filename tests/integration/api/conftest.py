@@ -20,6 +20,7 @@ from pemba.v1 import (
     tenants_pb2,
     tenants_pb2_grpc,
     types_pb2,
+    users_pb2_grpc,
     workspaces_pb2,
     workspaces_pb2_grpc,
 )
@@ -41,6 +42,7 @@ class Api:
         self.tenants = tenants_pb2_grpc.TenantServiceStub(self.channel)
         self.workspaces = workspaces_pb2_grpc.WorkspaceServiceStub(self.channel)
         self.memberships = memberships_pb2_grpc.MembershipServiceStub(self.channel)
+        self.users = users_pb2_grpc.UserServiceStub(self.channel)
 
     def metadata(self, **extra: str) -> tuple[tuple[str, str], ...]:
         named = {name.replace("_", "-"): value for name, value in extra.items()}

@@ -11,7 +11,13 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import HealthServicer
 
 from pemba.cli.main import main
-from pemba.v1 import memberships_pb2_grpc, permissions_pb2_grpc, tenants_pb2_grpc, workspaces_pb2_grpc
+from pemba.v1 import (
+    memberships_pb2_grpc,
+    permissions_pb2_grpc,
+    tenants_pb2_grpc,
+    users_pb2_grpc,
+    workspaces_pb2_grpc,
+)
 
 
 @dataclass
@@ -82,6 +88,7 @@ def api(monkeypatch):
         (tenants_pb2_grpc, "TenantService"),
         (workspaces_pb2_grpc, "WorkspaceService"),
         (memberships_pb2_grpc, "MembershipService"),
+        (users_pb2_grpc, "UserService"),
         (permissions_pb2_grpc, "PermissionService"),
     ):
         servicer = _servicer(getattr(module, f"{service}Servicer"), fake)
