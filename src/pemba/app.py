@@ -19,7 +19,7 @@ import uvloop
 
 from pemba.authorizer import Authorizer
 from pemba.authorizer.decisions import Decisions
-from pemba.authorizer.feed import Feed
+from pemba.authorizer.feed import MAX_LOADS, Feed
 from pemba.config import DatabaseSettings, RelaySettings, ServeSettings, SpiceDBSettings
 from pemba.errors import ConfigError, PembaError
 from pemba.http.app import build_http
@@ -53,7 +53,7 @@ from pemba.telemetry import Event, set_up_logging
 from pemba.tokens import Signer
 
 RETRY_SECONDS = 0.5
-FEED_CONNECTIONS = 4
+FEED_CONNECTIONS = MAX_LOADS + 1
 _SHORT_SECONDS = 0.05
 
 T = TypeVar("T")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pemba.authorizer.decisions import Decided, Decisions, key_of
+from pemba.authorizer.decisions import Decided, Decisions, key_at_one_revision, key_of
 from pemba.authorizer.ground import Position, Snapshot, denied_at_once, freshness_of, is_lasting, seconds_left
 from pemba.authorizer.questions import Answer, Consistency, Question
 from pemba.errors import PembaError
@@ -64,22 +64,25 @@ class Answering:
         ordered.  `at_one_revision`: all of them in it, or none."""
         decided = self._decisions.at(ground.tenant_id, ground.position)
         token = self._token(ground, decided)
-        answers = [self._at_hand(ground, decided, question, token) for question in questions]
+        key = key_at_one_revision if at_one_revision else key_of
+        answers = [self._at_hand(ground, decided, question, key(question), token) for question in questions]
         if at_one_revision and None in answers:
             answers = [None if answer is None or answer.reason is None else answer for answer in answers]
         at = [i for i, answer in enumerate(answers) if answer is None]
         found: list[Answer | PembaError] = [answer for answer in answers if answer is not None]
-        for i, result in zip(at, await self._ask_several(ground, [questions[i] for i in at]), strict=True):
-            if isinstance(result, CheckResult) and self._lasts(ground, questions[i]):
-                self._decisions.keep(ground.tenant_id, decided, key_of(questions[i]), result.decision)
+        results = await self._ask_several(ground, [questions[i] for i in at])
+        keeps = not at_one_revision or all(map(_is_definite, results))
+        for i, result in zip(at, results, strict=True):
+            if keeps and isinstance(result, CheckResult) and self._lasts(ground, questions[i]):
+                self._decisions.keep(ground.tenant_id, decided, key(questions[i]), result.decision)
             found.insert(i, result if isinstance(result, PembaError) else _answer(result, token))
         return found
 
-    def _at_hand(self, ground: Ground, decided: Decided, question: Question, token: str) -> Answer | None:
+    def _at_hand(self, ground: Ground, decided: Decided, question: Question, key: str, token: str) -> Answer | None:
         denied = denied_at_once(ground.snapshot, ground.position, question.subject)
         if denied is not None:
             return Answer(Decision.DENIED, denied, (), token)
-        known = self._decisions.known(decided, key_of(question)) if self._lasts(ground, question) else None
+        known = self._decisions.known(decided, key) if self._lasts(ground, question) else None
         return None if known is None else Answer(known, None, (), token)
 
     async def _ask_several(self, ground: Ground, questions: Sequence[Question]) -> Sequence[CheckResult | PembaError]:
@@ -113,6 +116,10 @@ def _in_spicedb(tenant_id: TenantId, question: Question) -> CheckQuestion:
         SubjectRef(subject.type, spicedb_id(tenant_id, subject.type, subject.id), relation),
         question.context,
     )
+
+
+def _is_definite(result: CheckResult | PembaError) -> bool:
+    return isinstance(result, CheckResult) and result.decision is not Decision.CONDITIONAL
 
 
 def _answer(result: CheckResult, token: str) -> Answer:

@@ -13,12 +13,15 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from pemba.authorizer.ground import Position
+from pemba.authorizer.ground import Position, boot_seconds
 from pemba.authorizer.questions import Question
 from pemba.errors import BackendError
 from pemba.model import TenantId
 from pemba.spicedb.client import CheckResult, Decision
 from pemba.telemetry import DECISIONS_CACHED, DECISIONS_KNOWN, DECISIONS_UNKNOWN
+
+MAX_TENANTS = 10_000
+"""As many as a feed follows: of any other, nothing that is kept would be found again."""
 
 Ask = Callable[[], Awaitable[CheckResult]]
 
@@ -46,7 +49,7 @@ class Decisions:
 
     def at(self, tenant_id: TenantId, position: Position) -> Decided:
         """What is known at this position; where it has passed, or nobody follows it, nothing is, and is not kept."""
-        now = asyncio.get_running_loop().time()
+        now = boot_seconds()
         known = self._tenants.get(tenant_id)
         if known is not None and known.serial == position.serial and now - known.since <= self._max_age:
             self._tenants.move_to_end(tenant_id)
@@ -55,6 +58,8 @@ class Decisions:
         if position.serial and (known is None or known.serial <= position.serial):
             self._forget(tenant_id)
             self._tenants[tenant_id] = fresh
+            if len(self._tenants) > MAX_TENANTS:
+                self._forget(next(iter(self._tenants)))
         return fresh
 
     def known(self, decided: Decided, key: str) -> Decision | None:
@@ -83,14 +88,16 @@ class Decisions:
         """Remember an answer, where `decided` is still what is known of the tenant."""
         if decision is Decision.CONDITIONAL or self._tenants.get(tenant_id) is not decided:
             return
-        if self._limit and key not in decided.allowed:
+        if not self._limit:
+            return
+        if key not in decided.allowed:
             while self._count >= self._limit:
                 self._forget(next(iter(self._tenants)))
             if self._tenants.get(tenant_id) is not decided:  # it was the only one
                 self._tenants[tenant_id] = decided
-            decided.allowed[key] = decision is Decision.ALLOWED
             self._count += 1
             DECISIONS_CACHED.set(self._count)
+        decided.allowed[key] = decision is Decision.ALLOWED
 
     async def _ask(self, tenant_id: TenantId, decided: Decided, key: str, ask: Ask) -> CheckResult:
         try:
@@ -118,3 +125,11 @@ def key_of(question: Question) -> str:
     """The question in one string; no part of it holds a NUL."""
     resource, subject = question.resource, question.subject
     return "\0".join((resource.type, resource.id, question.permission, subject.type, subject.id, subject.relation))
+
+
+def key_at_one_revision(question: Question) -> str:
+    """The same for one of several that are asked at one revision.
+
+    Their answers are kept apart: those at one position may be of different revisions, if none older than it.
+    """
+    return "\0" + key_of(question)

@@ -11,14 +11,14 @@
 Of users it knows who are not active: all of them, as long as they are not too many, so that nobody else has to be
 looked up.  What is remembered is never older than the last pulse: whatever moved since an earlier one is read with it,
 and a load that a pulse has overtaken is not remembered.  While PostgreSQL is away, what is known stays good for a
-bounded time, and what is not known cannot be answered.
+bounded time, and what is not known cannot be answered.  Where it is not away but nobody has looked for long (this
+process or its machine stood still), the next question looks first.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-import time
 from collections import OrderedDict
 from collections.abc import Collection, Iterable
 from contextlib import suppress
@@ -27,7 +27,8 @@ from typing import TypeVar
 
 import structlog
 
-from pemba.authorizer.ground import Position, Snapshot
+from pemba.authorizer.ground import Position, Snapshot, boot_seconds
+from pemba.authorizer.watchers import Watchers
 from pemba.errors import PembaError, Reason, Unavailable
 from pemba.model import GLOBAL_STREAM, ObjectRef, SystemScope, TenantId, TenantStatus, UserId
 from pemba.storage import positions, statuses
@@ -38,12 +39,17 @@ from pemba.telemetry import POSITIONS_AGE_SECONDS
 IDLE_POLL_SECONDS = 0.05
 WAITED_POLL_SECONDS = 0.005
 POLL_TIMEOUT_SECONDS = 2.0
+LATE_SECONDS = 0.2
+"""After so long without a look a question looks itself, for at most CATCH_UP_SECONDS."""
+CATCH_UP_SECONDS = 0.25
 FRESH_SECONDS = 1.0
 """Longer without an answer from PostgreSQL is an outage."""
 MAX_TENANTS = 10_000
 MAX_INACTIVE = 100_000
 """Of more users who are not active, only those are known who were asked about."""
 MAX_USERS = 100_000
+MAX_LOADS = 3
+"""At one time: a connection more, and no load ever holds up a poll."""
 
 _SCOPE = SystemScope("positions of delivery, and statuses")
 
@@ -73,25 +79,26 @@ class Feed:
         """All of them; None where they are too many: then by `_users`, whether active, as far as that is known."""
         self._users: OrderedDict[UserId, bool] = OrderedDict()
         self._serials = itertools.count(1)
-        self._watchers: dict[TenantId, set[asyncio.Future[None]]] = {}
-        self._watched = asyncio.Event()
+        self._watchers = Watchers()
         self._looking = asyncio.Lock()
+        self._loading = asyncio.Semaphore(MAX_LOADS)
+        self._failures = 0
+        """Polls that failed, one after the other: the first may have been this process standing still."""
 
     async def run(self) -> None:
         """Poll until cancelled; PostgreSQL away means trying again, for ever."""
-        failing = False
         while True:
             try:
                 async with asyncio.timeout(POLL_TIMEOUT_SECONDS):
                     await self.poll()
-                failing = False
+                self._failures = 0
             except (PembaError, TimeoutError) as error:
-                if not failing:
+                if not self._failures:
                     log.warning("positions.outage", error=str(error) or "PostgreSQL is silent")
-                failing = True
-                self._tell_all(_away())
-            POSITIONS_AGE_SECONDS.set(_now() - self._pulse_at)
-            await self._pause()
+                self._failures += 1
+                self._watchers.tell_all(_away())
+            POSITIONS_AGE_SECONDS.set(boot_seconds() - self._pulse_at)
+            await self._watchers.pause(IDLE_POLL_SECONDS, WAITED_POLL_SECONDS)
 
     async def look_again(self) -> None:
         """Look at once, where that is possible: what this server itself has just committed is known afterwards."""
@@ -105,7 +112,7 @@ class Feed:
             await self._poll()
 
     async def _poll(self) -> None:
-        asked_at = _now()
+        asked_at = boot_seconds()
         async with self._database.single(_SCOPE) as tx:
             pulse = await positions.pulse(tx)
             seen = self._pulse
@@ -127,12 +134,12 @@ class Feed:
             self._tenants.pop(tenant_id, None)
         if followed.users:
             self._note_users(followed.users, now_inactive)
-        if followed.tenants or followed.users:
-            self._tell(GLOBAL_STREAM)
+        if seen is not None and pulse.statuses_seq != seen.statuses_seq:
+            self._watchers.tell(GLOBAL_STREAM)
 
     async def snapshot(self, tenants: Collection[TenantId], users: Collection[UserId]) -> Snapshot:
         """What is known of these, loaded where nothing is.  Raises Unavailable (POSTGRES_UNAVAILABLE)."""
-        pulse = self._known_pulse()
+        pulse = await self._known_pulse()
         known = {t: self._tenants[t].position for t in tenants if t in self._tenants}
         missing = [t for t in tenants if t not in known and t != GLOBAL_STREAM]
         known_users = {u: active for u in users if (active := self._is_active(u)) is not None}
@@ -142,52 +149,67 @@ class Feed:
         if not missing and not missing_users:
             inactive = frozenset(u for u, active in known_users.items() if not active)
             return Snapshot(pulse.database_epoch, known, inactive, pulse.statuses_seq, True)
-        async with self._database.single(_SCOPE) as tx:
+        async with self._loading, self._database.single(_SCOPE) as tx:
             loaded = await positions.load(tx, missing, missing_users)
-        return self._take_in(
-            loaded, pulse, known, known_users | {u: u not in loaded.inactive_users for u in missing_users}
-        )
+        loaded_users = {u: u not in loaded.inactive_users for u in missing_users}
+        return self._take_in(loaded, pulse, known, known_users, loaded_users)
 
     async def heads(self, streams: Collection[TenantId]) -> positions.Heads:
         """What is committed at this moment; always asked.  Raises Unavailable."""
-        async with self._database.single(_SCOPE) as tx:
+        async with self._loading, self._database.single(_SCOPE) as tx:
             return await positions.heads(tx, streams)
 
     async def moved(self, streams: Iterable[TenantId]) -> None:
         """Returns once any of these may have moved.  Raises Unavailable where PostgreSQL goes away meanwhile."""
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        watched = [self._watchers.setdefault(stream, set()) for stream in streams]
-        for watchers in watched:
-            watchers.add(future)
-        self._watched.set()
-        try:
-            await future
-        finally:
-            for watchers in watched:
-                watchers.discard(future)
+        await self._watchers.watch(streams)
 
-    def _known_pulse(self) -> Pulse:
-        if self._pulse is None or _now() - self._pulse_at > self._bound:
+    async def _known_pulse(self) -> Pulse:
+        if boot_seconds() - self._pulse_at > LATE_SECONDS and self._failures < 2:
+            await self._catch_up()
+        if self._pulse is None or boot_seconds() - self._pulse_at > self._bound:
             raise _away()
         return self._pulse
 
+    async def _catch_up(self) -> None:
+        """One look for all who ask meanwhile; where it gives nothing, what is known stays good for its time."""
+        late = self._pulse_at
+        with suppress(PembaError, TimeoutError):
+            async with asyncio.timeout(CATCH_UP_SECONDS), self._looking:
+                if self._pulse_at == late:
+                    await self._poll()
+
     def _take_in(
-        self, loaded: Loaded, asked: Pulse, known: dict[TenantId, Position], users: dict[UserId, bool]
+        self,
+        loaded: Loaded,
+        asked: Pulse,
+        known: dict[TenantId, Position],
+        known_users: dict[UserId, bool],
+        loaded_users: dict[UserId, bool],
     ) -> Snapshot:
         """A snapshot of what was known when it was asked and what was loaded; remembered unless a pulse overtook it."""
         if loaded.pulse.life != asked.life or self._pulse is None:
             raise _away()
         remembered = not _is_behind(loaded.pulse, self._pulse)
         for tenant_id, (status, delivery) in loaded.tenants.items():
-            serial = next(self._serials) if remembered and status is not None else 0
-            known[tenant_id] = _position(status, delivery, loaded.pulse, serial)
-            if serial:
-                _remember(self._tenants, tenant_id, _Tenant(delivery, known[tenant_id]), MAX_TENANTS)
+            if remembered and status is not None:
+                known[tenant_id] = self._note_tenant(tenant_id, status, delivery, loaded.pulse)
+            else:
+                known[tenant_id] = _position(status, delivery, loaded.pulse, 0)
         if remembered and self._inactive is None:
-            for user_id, active in users.items():
+            for user_id, active in loaded_users.items():
                 _remember(self._users, user_id, active, MAX_USERS)
+        users = known_users | loaded_users
         inactive = frozenset(user_id for user_id, active in users.items() if not active)
         return Snapshot(asked.database_epoch, known, inactive, asked.statuses_seq, remembered and self._pulse is asked)
+
+    def _note_tenant(self, tenant_id: TenantId, status: TenantStatus, delivery: Delivery, pulse: Pulse) -> Position:
+        """Of several loads at once the first counts: the same state of affairs keeps its serial."""
+        first = self._tenants.get(tenant_id)
+        if first is not None and first.position.status is status and first.delivery.stamp >= delivery.stamp:
+            return first.position
+        position = _position(status, delivery, pulse, next(self._serials))
+        _remember(self._tenants, tenant_id, _Tenant(delivery, position), MAX_TENANTS)
+        return position
 
     def _move(self, tenant_id: TenantId, delivery: Delivery) -> None:
         known = self._tenants.get(tenant_id)
@@ -195,7 +217,7 @@ class Feed:
             assert self._pulse is not None
             position = _position(known.position.status, delivery, self._pulse, next(self._serials))
             self._tenants[tenant_id] = _Tenant(delivery, position)
-        self._tell(tenant_id)
+        self._watchers.tell(tenant_id)
 
     def _position_anew(self) -> None:
         """Another schema: what was answered under the last one counts no more."""
@@ -208,7 +230,7 @@ class Feed:
         self._inactive = inactive
         self._tenants.clear()
         self._users.clear()
-        self._tell_all()
+        self._watchers.tell_all()
 
     def _is_active(self, user_id: UserId) -> bool | None:
         """None where that is not known."""
@@ -221,28 +243,6 @@ class Feed:
             self._inactive = (self._inactive - changed) | inactive
             if len(self._inactive) > self._max_inactive:
                 self._inactive = None
-
-    def _tell(self, stream: TenantId, error: PembaError | None = None) -> None:
-        for future in self._watchers.pop(stream, ()):
-            if not future.done() and error is not None:
-                future.set_exception(error)
-            elif not future.done():
-                future.set_result(None)
-
-    def _tell_all(self, error: PembaError | None = None) -> None:
-        for stream in list(self._watchers):
-            self._tell(stream, error)
-
-    async def _pause(self) -> None:
-        """Short while somebody waits, and cut short where somebody comes to wait."""
-        for stream in [stream for stream, watchers in self._watchers.items() if not watchers]:
-            del self._watchers[stream]
-        if self._watchers:
-            await asyncio.sleep(WAITED_POLL_SECONDS)
-            return
-        self._watched.clear()
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._watched.wait(), IDLE_POLL_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,7 +278,8 @@ def _position(status: TenantStatus | None, delivery: Delivery, pulse: Pulse, ser
 def _is_behind(loaded: Pulse, pulse: Pulse) -> bool:
     """Whether something that this pulse counts may be missing from what was loaded."""
     return (
-        loaded.schema_number != pulse.schema_number
+        loaded.life != pulse.life
+        or loaded.schema_number != pulse.schema_number
         or loaded.statuses_seq < pulse.statuses_seq
         or any(ours < theirs for ours, theirs in zip(loaded.deliveries, pulse.deliveries, strict=True))
     )
@@ -293,8 +294,3 @@ def _remember(known: OrderedDict[K, V], key: K, value: V, limit: int) -> None:
 
 def _away() -> Unavailable:
     return Unavailable(Reason.POSTGRES_UNAVAILABLE, "PostgreSQL cannot be reached, and what is known is too old")
-
-
-def _now() -> float:
-    """Seconds on a clock that runs on while the machine is suspended: what is known ages meanwhile."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)

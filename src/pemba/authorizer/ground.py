@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -98,6 +99,11 @@ def is_lasting(
     """Whether the answer lasts as long as the tenant's position does, so that it may be kept, and a kept one given."""
     exact = consistency.fully_consistent or consistency.minimize_latency
     return not (exact or question.context or names_others(tenant_id, token))
+
+
+def boot_seconds() -> float:
+    """On a clock that runs on while the machine is suspended: what is known ages meanwhile."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def seconds_left(deadline: float) -> float:

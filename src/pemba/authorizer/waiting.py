@@ -57,7 +57,10 @@ class Positions:
             return snapshot
         # What is delivered is committed.  Of anything else only PostgreSQL itself can say whether it ever was.
         _require_known(token, await self._feed.heads(token.positions))
-        return await self._reach(everything, token.positions)
+        snapshot = await self._reach(everything, token.positions)
+        if token.database_epoch != snapshot.database_epoch:  # restored meanwhile: these numbers are other changes'
+            raise _lost()
+        return snapshot
 
     async def at_head(self, wanted: Wanted) -> Snapshot:
         """The positions once everything is delivered that is committed now."""
@@ -92,11 +95,15 @@ def _require_known(token: ConsistencyToken, heads: Heads) -> None:
     """Another life of the database, or a commit that was lost with a restore."""
     lost = any(seq > heads.seqs[stream] for stream, seq in token.positions.items())
     if token.database_epoch != heads.database_epoch or lost:
-        raise PreconditionFailed(
-            Reason.TOKEN_LOST,
-            "the token names a commit that this database does not have (was it restored from a backup?); "
-            "drop the token and ask anew",
-        )
+        raise _lost()
+
+
+def _lost() -> PreconditionFailed:
+    return PreconditionFailed(
+        Reason.TOKEN_LOST,
+        "the token names a commit that this database does not have (was it restored from a backup?); "
+        "drop the token and ask anew",
+    )
 
 
 def _missing(snapshot: Snapshot, goal: Mapping[TenantId, Seq]) -> dict[TenantId, Seq]:
