@@ -19,8 +19,11 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, TypeVar
 
+import grpc
 import hypothesis
 import pytest
+from authzed.api.v1 import DeleteRelationshipsRequest, RelationshipFilter
+from authzed.api.v1.permission_service_pb2_grpc import PermissionsServiceStub
 
 from pemba.config import DevSettings, load
 from pemba.dev.backends import PostgresAccess, SpiceDBAccess
@@ -192,11 +195,20 @@ def postgres(servers: Starting) -> PostgresAccess:
 
 
 @pytest.fixture(scope="session")
-def spicedb(servers: Starting, apply_schema: Callable[[AnySpiceDB], None]) -> AnySpiceDB:
-    """The SpiceDB that the tests share: `endpoint`, `key`, and Pemba's schema in it."""
+def shared_spicedb(servers: Starting, apply_schema: Callable[[AnySpiceDB], None]) -> AnySpiceDB:
     access: AnySpiceDB = servers.get("spicedb")
     apply_schema(access)
     return access
+
+
+@pytest.fixture
+def spicedb(shared_spicedb: AnySpiceDB) -> AnySpiceDB:
+    """The SpiceDB that the tests share: `endpoint`, `key`, and Pemba's schema in it.
+
+    No fences: to the database of one test those of another's are commits that it lost.
+    """
+    delete_fences(shared_spicedb)
+    return shared_spicedb
 
 
 @pytest.fixture(scope="session")
@@ -244,6 +256,15 @@ def own_spicedb(servers: Starting, apply_schema: Callable[[AnySpiceDB], None]) -
             return server
 
         yield make
+
+
+def delete_fences(spicedb: AnySpiceDB) -> None:
+    with grpc.insecure_channel(spicedb.endpoint) as channel:
+        PermissionsServiceStub(channel).DeleteRelationships(
+            DeleteRelationshipsRequest(relationship_filter=RelationshipFilter(resource_type="fence")),
+            metadata=(("authorization", f"Bearer {spicedb.key}"),),
+            timeout=10,
+        )
 
 
 def upgrade(url: str) -> None:

@@ -12,10 +12,14 @@ _CHUNK = 256 * 1024
 
 
 class Side(Enum):
-    """What a trap holds back: the request with its pattern, or whatever the server answers after it."""
+    """What a trap holds back: the request with its pattern, or whatever the server answers after it.
+
+    LATE is a request whose connection breaks, to its sender, as it is sent: `release` has it arrive all the same.
+    """
 
     REQUEST = "request"
     ANSWER = "answer"
+    LATE = "late"
 
 
 class Trap:
@@ -31,7 +35,7 @@ class Trap:
         self.armed_on: set[object] = set()
         self.sprung = asyncio.Event()
         self.answered = asyncio.Event()
-        """The server has sent something that is held back."""
+        """The server has sent something that is held back; after a LATE request over HTTP/2: the end of its answer."""
         self._released = asyncio.Event()
 
     def release(self) -> None:
@@ -49,6 +53,7 @@ class _Link:
         self.client = client
         self.server = server
         self.answers_held: Trap | None = None
+        self.late: Trap | None = None
         self.tail = b""
         self.cut = asyncio.Event()
 
@@ -182,18 +187,29 @@ class Proxy:
                     if more is None:
                         return
                     data += more
+                elif trap is not None and trap.side is Side.LATE:
+                    link.late = trap
+                    link.client[1].transport.abort()
+                    trap.sprung.set()
+                    await trap.wait()
                 elif trap is not None:
                     link.answers_held = trap
                 link.server[1].write(data)
                 await link.server[1].drain()
                 if trap is not None:
                     trap.sprung.set()
+                if link.late is not None:
+                    await asyncio.Event().wait()  # for the answer, until the proxy is cut
         await self._end()
 
     async def _answers_to(self, link: _Link) -> None:
         with suppress(ConnectionError):
             while data := await link.server[0].read(_CHUNK):
                 await self._flowing.wait()
+                if link.late is not None:
+                    if _ends_a_stream(data):
+                        link.late.answered.set()
+                    continue
                 if link.answers_held is not None:
                     link.answers_held.answered.set()
                     await link.answers_held.wait()
@@ -240,3 +256,13 @@ async def _hold(trap: Trap, client: asyncio.StreamReader) -> bytes | None:
     finally:
         released.cancel()
     return said
+
+
+def _ends_a_stream(data: bytes) -> bool:
+    """Whether HEADERS with END_STREAM, the trailers of gRPC, are among the HTTP/2 frames that begin with `data`."""
+    while len(data) >= 9:
+        length, kind, flags = int.from_bytes(data[:3], "big"), data[3], data[4]
+        if kind == 1 and flags & 1:
+            return True
+        data = data[9 + length :]
+    return False

@@ -244,6 +244,7 @@ def _relay_options(settings: RelaySettings) -> RelayOptions:
         poll_max_seconds=settings.relay_poll_max_seconds,
         rpc_seconds=settings.relay_rpc_seconds,
         keep_seconds=settings.relay_retention_days * 24 * 3600,
+        lease_seconds=settings.relay_lease_seconds,
     )
 
 

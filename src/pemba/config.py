@@ -180,6 +180,9 @@ class RelaySettings(DatabaseSettings, SpiceDBSettings):
     )
     relay_retention_days: float = Field(7.0, gt=0, description="how long delivered changes stay in the outbox")
     relay_rpc_seconds: float = Field(10.0, gt=0, le=120, description="deadline of one write to SpiceDB")
+    relay_lease_seconds: float = Field(
+        15.0, ge=2, le=300, description="how long others wait before they take over from a relay that fell silent"
+    )
 
 
 class SchemaSettings(DatabaseSettings, SpiceDBSettings):

@@ -27,6 +27,12 @@ class Event(StrEnum):
     DELIVERY_FAILED = "delivery_failed"
     SHARD_PAUSED = "shard_paused"
     SCHEMA_APPLIED = "schema_applied"
+    SHARDS_TAKEN = "shards_taken"
+    SHARDS_RELEASED = "shards_released"
+    LEASE_LOST = "lease_lost"
+    STORE_LOST = "store_lost"
+    DATABASE_LOST = "database_lost"
+    SHARD_WELL_AGAIN = "shard_well_again"
 
 
 RPC_SECONDS = Histogram(
@@ -57,6 +63,13 @@ POSITIONS_AGE_SECONDS = Gauge(
 DECISIONS_KNOWN = Counter("pemba_decisions_known", "Questions answered from what was answered before")
 DECISIONS_UNKNOWN = Counter("pemba_decisions_unknown", "Questions to which no kept answer was there")
 DECISIONS_CACHED = Gauge("pemba_decisions_cached", "Decisions that are kept")
+RELAY_SHARDS_HELD = Gauge("pemba_relay_shards_held", "Shards that this relay holds the lease of, 0 to 16")
+RELAY_SHARDS_STOPPED = Counter(
+    "pemba_relay_shards_stopped",
+    "Times that this relay stopped delivering a shard: zombie (another relay has it), store_lost, database_lost",
+    ["why"],
+)
+FENCE_ROTATIONS = Counter("pemba_relay_fence_rotations", "Fences of shards that were rotated in SpiceDB")
 
 _QUIET_BELOW_WARNING = ("uvicorn", "asyncio", "alembic")
 

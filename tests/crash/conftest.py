@@ -14,6 +14,8 @@ from tests.stack import Processes, processes
 
 __all__ = ["database", "parts"]
 
+LEASE_SECONDS = 2
+
 
 @pytest.fixture
 async def store(spicedb) -> AsyncIterator[SpiceDB]:
@@ -41,7 +43,7 @@ async def postgres_proxy(database_url: str) -> AsyncIterator[Proxy]:
 
 @pytest.fixture
 async def running(database_url: str, spicedb, tmp_path: Path) -> AsyncIterator[Processes]:
-    """Processes that reach both directly, unless they are told otherwise."""
+    """Processes that reach both directly, unless they are told otherwise; a dead relay's shards are free soon."""
     settings = {"database_url": database_url, "spicedb_endpoint": spicedb.endpoint, "spicedb_key": spicedb.key}
-    async with processes(tmp_path, **settings) as running:
+    async with processes(tmp_path, relay_lease_seconds=LEASE_SECONDS, **settings) as running:
         yield running

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 
 import grpc
 import psutil
@@ -13,6 +14,7 @@ from pemba.model import ObjectRef, Role, SubjectRef
 from pemba.service.memberships import RoleAssignment
 from pemba.spicedb.client import SpiceDB
 from pemba.storage import outbox
+from tests.crash.conftest import LEASE_SECONDS
 from tests.integration.conftest import SYSTEM, Parts
 from tests.proxy import Proxy, Side
 from tests.stack import Calls, Processes, Refusal
@@ -150,43 +152,71 @@ async def require_not_yet_visible(calls: Calls, root, token: str) -> None:
     assert Refusal(error.value).reason == "TOKEN_NOT_YET_VISIBLE"
 
 
-async def test_a_relay_that_stands_by_takes_over_from_one_that_is_killed(
+async def holders(url: str) -> dict[str, int]:
+    """How many shards each relay holds whose lease lasts."""
+    rows = await sql(url, "SELECT holder, count(*) FROM relay_lease WHERE lease_until > now() GROUP BY holder")
+    return {row["holder"]: row["count"] for row in rows}
+
+
+async def are_divided(url: str, *counts: int) -> bool:
+    return sorted((await holders(url)).values()) == list(counts)
+
+
+async def test_the_shards_of_a_relay_that_is_killed_are_another_s_when_its_leases_have_run_out(
     running: Processes, parts: Parts, store: SpiceDB, database_url: str
 ) -> None:
     first = await running.relay()
+    await running.relay()
+    await eventually(lambda: are_divided(database_url, 8, 8))
+    made = [await parts.tenant() for _ in range(6)]
+    await asyncio.to_thread(first.kill)
+    began = time.monotonic()
+    await eventually(lambda: are_divided(database_url, 16), LEASE_SECONDS + 2)
+    for tenant, _ in made:
+        await eventually(lambda tenant=tenant: is_delivered(database_url, tenant.id), 5)
+    assert time.monotonic() - began < LEASE_SECONDS + 2
+    for tenant, _ in made:
+        await require_truth(database_url, store, tenant.id)
+
+
+async def test_a_relay_that_is_stopped_hands_over_within_a_second(running: Processes, database_url: str) -> None:
+    first = await running.relay(relay_lease_seconds=60)
+    await running.relay(relay_lease_seconds=60)
+    await eventually(lambda: are_divided(database_url, 8, 8))
+    stopping = asyncio.create_task(running.stop(first))
+    await eventually(lambda: are_divided(database_url, 16), 1)
+    await stopping
+
+
+async def test_a_relay_that_hangs_with_a_request_under_way_changes_nothing_any_more(
+    running: Processes, parts: Parts, store: SpiceDB, spicedb_proxy: Proxy, database_url: str
+) -> None:
+    """The request arrives when its shard is another's; and the relay has its share again when it wakes."""
+    first = await running.relay(spicedb_endpoint=spicedb_proxy.endpoint)
     tenant, root = await parts.tenant()
     await eventually(lambda: is_delivered(database_url, tenant.id))
-    await running.relay()
-    await asyncio.to_thread(first.kill)
-    await parts.role(root, "bob", Role.VIEWER)
-    await eventually(lambda: is_delivered(database_url, tenant.id), 5)
+    request = spicedb_proxy.trap(b"mallory", Side.REQUEST)
+    async with watching(store, f"{tenant.id}/") as seen:
+        await parts.role(root, "mallory", Role.VIEWER)
+        await request.sprung.wait()
+        hanging = psutil.Process(first.pid)
+        hanging.suspend()
+        try:
+            second = await running.relay()
+            await eventually(lambda: is_delivered(database_url, tenant.id), 15)
+            await parts.remove(root, "mallory")
+            await require_truth(database_url, store, tenant.id)
+            request.release()
+        finally:
+            hanging.resume()
+        await eventually(lambda: are_divided(database_url, 8, 8))
+        await require_truth(database_url, store, tenant.id)
+        await running.stop(second)
+        await parts.role(root, "last", Role.VIEWER)
+        assert touches(await seen.until("last"), "mallory") == 1, "the second relay's"
     await require_truth(database_url, store, tenant.id)
 
 
-@pytest.mark.long
-async def test_a_relay_that_stands_by_takes_over_from_one_that_hangs_and_the_first_stands_by_when_it_wakes(
-    running: Processes, parts: Parts, store: SpiceDB, database_url: str
-) -> None:
-    first = await running.relay()
-    tenant, root = await parts.tenant()
-    await eventually(lambda: is_delivered(database_url, tenant.id))
-    second = await running.relay()
-    hanging = psutil.Process(first.pid)
-    hanging.suspend()
-    try:
-        await parts.role(root, "bob", Role.VIEWER)
-        await eventually(lambda: is_delivered(database_url, tenant.id), 25)
-    finally:
-        hanging.resume()
-    for user in ("carol", "dave"):
-        await parts.role(root, user, Role.VIEWER)
-        await require_truth(database_url, store, tenant.id, 5)
-    await running.stop(second)
-    await parts.role(root, "erin", Role.VIEWER)
-    await require_truth(database_url, store, tenant.id, 10)
-
-
-@pytest.mark.long
 async def test_a_relay_that_hung_between_reading_and_writing_writes_nothing_old_when_it_wakes(
     running: Processes, parts: Parts, store: SpiceDB, postgres_proxy: Proxy, spicedb_proxy: Proxy, database_url: str
 ) -> None:
@@ -200,17 +230,18 @@ async def test_a_relay_that_hung_between_reading_and_writing_writes_nothing_old_
     hanging.suspend()
     try:
         await running.relay()
-        await eventually(lambda: is_delivered(database_url, tenant.id), 25)
+        await eventually(lambda: is_delivered(database_url, tenant.id), 15)
         await parts.remove(root, "mallory")
         await eventually(lambda: is_delivered(database_url, tenant.id))
         read.release()
     finally:
         hanging.resume()
 
-    async def stands_by() -> bool:
-        return "relay.standing_by" in first.log.read_text()
+    async def says_so() -> bool:
+        return "lease_lost" in first.log.read_text()
 
-    await eventually(stands_by)
+    await eventually(says_so)
     assert spicedb_proxy.seen(b"mallory") == 0
+    await eventually(lambda: are_divided(database_url, 8, 8))
     await require_truth(database_url, store, tenant.id)
     assert not await holds(store, tenant.id, "mallory")

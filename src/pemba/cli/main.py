@@ -8,7 +8,22 @@ from collections.abc import Sequence
 import typer
 from typer.core import TyperGroup
 
-from pemba.cli import bench, check, db, demo, dev, doctor, lookup, member, outbox, process, schema, tenant, user, workspace
+from pemba.cli import (
+    bench,
+    check,
+    db,
+    demo,
+    dev,
+    doctor,
+    lookup,
+    member,
+    outbox,
+    process,
+    schema,
+    tenant,
+    user,
+    workspace,
+)
 from pemba.cli.failure import Problem, report
 from pemba.cli.options import with_call_options
 from pemba.cli.output import Output

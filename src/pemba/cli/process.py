@@ -15,7 +15,7 @@ def serve() -> None:
 
 
 def relay() -> None:
-    """Deliver committed changes to SpiceDB; one delivers, more stand by.  Settings: PEMBA_*."""
+    """Deliver committed changes to SpiceDB; more of them share the work.  Settings: PEMBA_*."""
     with reporting():
         from pemba.app import run_relay
         from pemba.config import RelaySettings, load

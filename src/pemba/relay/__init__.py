@@ -1,31 +1,65 @@
 """The relay: carries the outbox to SpiceDB, in order, and is the only one that writes relationships there.
 
 What is authoritative: PostgreSQL.  A tenant's rows (1, 2, 3 ... without a gap) are what SpiceDB must come to hold;
-`tenant_delivery.delivered_seq` is how far it is known to hold them.  Nothing else is remembered anywhere.
+`tenant_delivery.delivered_seq` is how far it is known to hold them, `relay_lease` who may write which shard.
 
 ::
 
     NOTIFY (a hint) ---+
                        +--> a shard is due --> its lane, one request at a time:
     poll (guarantee) --+
+                            keep      the fence, where it is time or in doubt
                             read      due tenants, and the next batch of each       (one transaction, then closed)
                             pack      several tenants' batches into one request
-                            write     WriteRelationships                            (no transaction is open)
-                            record    delivered_seq, zedtoken, stamp                (one transaction)
+                            write     WriteRelationships, which must find the fence (no transaction is open)
+                            record    delivered_seq, zedtoken, stamp                (one transaction, if still leased)
 
 Order.  A batch is a pure function of delivered_seq and the rows: the longest contiguous prefix within the bounds of
 one row.  Rows are only appended, so whoever tries again covers at least what a lost request covered.  Within a batch
 the last operation on a tuple wins, and TOUCH and DELETE may be repeated, so duplicates are harmless.
 
+Any number of relays deliver side by side.  Sixteen shards, to each of which a fixed part of the tenants belongs, are
+divided among those that are connected to PostgreSQL: each holds a shared lock there, counts the others' and knows its
+own place among them (`storage.wakeup`), so shares differ by one at most.  The life of a shard, in one relay:
+
+::
+
+            take: epoch + 1             rotate the fence
+    FREE -------------------> IN DOUBT ------------------> DELIVERING
+                               ^  |  ^                         |
+           look every second   |  |  +-------------------------+
+                               |  v    no definite answer, or the fence is not what we know
+                              STOPPED
+                                store lost, database lost: nothing is written
+
+    From each of them back to FREE: above its share, or asked to stop, as soon as the request under way is recorded; or
+    the lease has run out or is another's, at once, and nothing more is recorded.
+
+Leases last 15 seconds and are renewed three times in that; only the database's clock says whether one has run out.  Its
+holder relies on four fifths of it, counted by CLOCK_BOOTTIME (which runs on in a suspended machine) from the moment at
+which it asked.  A relay that stops frees its shards as their lanes come to rest, and the others look for free ones
+every half second.
+
+That keeps two relays apart, but not from a request that was sent before and arrives late.  Fences do (`relay.fence`):
+one tuple a shard, that every write must find in SpiceDB.  It is rotated at a takeover, so that nothing of an earlier
+holder lands any more; after every outcome without a definite answer, so that nothing of our own lands after its retry;
+within a second after each write and each schema apply, and once a minute, so that its number tells how old a store is.
+A rotation commits the next number to `relay_lease`, then moves the tuple in one write that must match the value just
+read; the first of a store must find none.
+
+What a fence says (`relay.fence.judge`): ours, with PostgreSQL's number or the one before: well.  Another holder's,
+which PostgreSQL knows: stop.  Lower, absent, or a schema that knows no fences: SpiceDB lost writes.  Higher than
+PostgreSQL knows: PostgreSQL lost commits.  It is read before every rotation, after every refusal, and for all shards
+every second (`relay.watch`), so that a loss is noticed although nothing is written.  After a loss of either kind
+nothing is written in the shard until the fence is well again; the log and `pemba_relay_shards_stopped` say so.
+A failover of SpiceDB's database that loses less than a second of writes can pass unseen: it needs a synchronous
+standby.
+
 What each crash leaves behind: before the write, nothing; between write and record, tuples that the next try writes
-again; after the record, nothing.
+again; after the record, nothing; a number without its rotation, which the next rotation uses.  In each case the shards
+are free when the leases run out.
 
 Outages.  A write without a definite answer is tried again for ever, with a jittered pause of 50 ms to 30 s; nothing is
 ever given up or counted as poison because SpiceDB was away.  What SpiceDB refuses for an operation's own sake holds
 up that tenant alone, with an error in the log, until the schema takes it.
-
-One relay delivers at a time: it holds a lock on a PostgreSQL session, others stand by.  PostgreSQL ends a session that
-was silent for ten seconds; eight seconds after its last answer, by a clock that runs on in a suspended machine, a relay
-writes nothing more of what it had read.  That keeps two relays apart, but not from a request that was sent before:
-fences in SpiceDB, for which tables and schema are ready (`relay_lease`, `definition fence`), are what will.
 """

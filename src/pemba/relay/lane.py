@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
 
@@ -11,13 +11,21 @@ from pemba.errors import PembaError
 from pemba.model import TenantId, TupleOperation
 from pemba.relay.backoff import Backoff
 from pemba.relay.batches import Batch, batch, first_missing, pack
+from pemba.relay.fence import Fence, FenceFault, FenceInDoubt, Verdict
 from pemba.spicedb.client import SpiceDB
 from pemba.spicedb.errors import WriteFailed, WriteFailure
 from pemba.storage import delivery, installation
 from pemba.storage.database import Database
 from pemba.storage.delivery import Delivered, DueTenant
+from pemba.storage.leases import LeaseLost
 from pemba.storage.outbox import OutboxRow
-from pemba.telemetry import DELIVERY_LAG_SECONDS, OUTBOX_ROWS_DELIVERED, RELAY_WRITE_FAILURES, Event
+from pemba.telemetry import (
+    DELIVERY_LAG_SECONDS,
+    OUTBOX_ROWS_DELIVERED,
+    RELAY_SHARDS_STOPPED,
+    RELAY_WRITE_FAILURES,
+    Event,
+)
 
 MAX_TENANTS = 64
 """Tenants in one round of a lane: bounds what a round holds in memory."""
@@ -25,69 +33,107 @@ MAX_TENANTS = 64
 log = structlog.get_logger()
 
 
-class TurnOver(Exception):
-    """It is not certain any more that this relay is the one that delivers: nothing further may be written."""
+_WHAT_TO_DO = {
+    Verdict.STORE_LOST: "SpiceDB lost writes (emptied, or restored from a backup?), so nothing more is written to it; "
+    "give it back the data that it had, or run `pemba repair` once every relay is stopped",
+    Verdict.DATABASE_LOST: "PostgreSQL lost commits (restored from a backup, or made anew beside an old SpiceDB?), so "
+    "nothing is written to SpiceDB; give it back the data that it had",
+}
 
 
 class Lane:
-    """Delivers what is due in one shard, round by round."""
+    """Delivers what is due in one shard, round by round, for as long as the lease of its fence lasts."""
 
-    def __init__(self, shard: int, database: Database, spicedb: SpiceDB, rpc_seconds: float) -> None:
-        self.shard = shard
+    def __init__(self, fence: Fence, database: Database, spicedb: SpiceDB, rpc_seconds: float) -> None:
+        self.fence = fence
+        self.shard = fence.lease.shard
+        self.is_over = False
+        """The lease is lost, or may be: nothing more is written."""
         self._database = database
         self._spicedb = spicedb
         self._rpc_seconds = rpc_seconds
-        self._due = asyncio.Event()
+        self._woken = asyncio.Event()
+        self._woken.set()
+        self._rows_due = True
         self._backoff = Backoff()
-        self._may_write: Callable[[], bool] = lambda: True
+        self._stopped_for: Verdict | None = None
         # Tenants that cannot go on for a reason of their own: when (loop time) to try each again.
         self._aside: dict[TenantId, tuple[float, Backoff]] = {}
 
     def wake(self) -> None:
         """Something may be due."""
-        self._due.set()
+        self._rows_due = True
+        self._woken.set()
 
-    async def run(self, stopping: asyncio.Event, may_write: Callable[[], bool]) -> None:
-        """Deliver until `stopping` is set; a request under way is finished and recorded first.
+    def wake_for_fence(self) -> None:
+        """The fence wants a rotation, or a look."""
+        self._woken.set()
 
-        `may_write` is asked right before every request: what was read may be old by then.
-        """
-        self._may_write = may_write
+    def lose(self, why: str) -> None:
+        """The lease is not certain any more: come to rest, and record nothing more."""
+        if not self.is_over:
+            self.is_over = True
+            RELAY_SHARDS_STOPPED.labels(Verdict.ZOMBIE).inc()
+            log.warning(Event.LEASE_LOST, shard=self.shard, epoch=self.fence.lease.epoch, why=why)
+        self._woken.set()
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Deliver until `stopping` is set or the lease is lost; a request under way is finished and recorded first."""
         stop = asyncio.create_task(stopping.wait())
         try:
-            while not stopping.is_set():
-                due = asyncio.create_task(self._due.wait())
-                await asyncio.wait({due, stop}, return_when=asyncio.FIRST_COMPLETED)
-                due.cancel()
-                self._due.clear()
-                await self._drain(stopping, stop)
+            while not (stop.done() or self.is_over):
+                woken = asyncio.create_task(self._woken.wait())
+                await asyncio.wait({woken, stop}, return_when=asyncio.FIRST_COMPLETED)
+                woken.cancel()
+                self._woken.clear()
+                await self._work(stop)
         finally:
             stop.cancel()
 
-    async def _drain(self, stopping: asyncio.Event, stop: asyncio.Task[bool]) -> None:
-        while not stopping.is_set():
-            try:
-                if not await self.run_once():
-                    return
-                self._backoff.succeeded()
-            except TurnOver:
-                return
-            except PembaError as error:
-                pause = self._backoff.failed()
-                self._log_failure(error, pause)
-                await asyncio.wait({stop}, timeout=pause)
+    async def _work(self, stop: asyncio.Task[bool]) -> None:
+        work, self._rows_due = (self.run_once if self._rows_due else self._keep_fence), False
+        while not (stop.done() or self.is_over) and await self._attempt(work, stop):
+            pass
+
+    async def _attempt(self, work: Callable[[], Awaitable[int]], stop: asyncio.Task[bool]) -> bool:
+        """Whether there may be more to do at once."""
+        try:
+            done = await work()
+        except FenceInDoubt:
+            return True
+        except LeaseLost:
+            self.lose("it ran out, or another relay has it")
+            return False
+        except FenceFault as fault:
+            self._stop_for(fault)
+            return False
+        except PembaError as error:
+            pause = self._backoff.failed()
+            self._log_failure(error, pause)
+            await asyncio.wait({stop}, timeout=pause)
+            return True
+        self._backoff.succeeded()
+        self._go_on()
+        return done > 0
 
     async def run_once(self) -> int:
         """One round: the next batch of each due tenant; how many rows were delivered.
 
-        Raises Unavailable, WriteFailed and TurnOver; whatever was written and not recorded is written again by the
-        next round, whoever's that is.
+        Raises what `Fence.keep` does, FenceInDoubt, Unavailable, WriteFailed and LeaseLost; whatever was written and
+        not recorded is written again by the next round, whoever's that is.
         """
+        # Before the read: what was delivered under an older fence is recorded by now, or will never be.
+        await self.fence.keep()
         schema_number, batches = await self._read()
+        self.fence.saw_schema(schema_number)
         delivered = 0
         for request in pack(batches):
             delivered += await self._deliver(request, schema_number)
         return delivered
+
+    async def _keep_fence(self) -> int:
+        await self.fence.keep()
+        return 0
 
     async def _read(self) -> tuple[int, list[Batch]]:
         async with self._database.begin_relay() as tx:
@@ -130,7 +176,7 @@ class Lane:
         zedtoken = await self._write(request, operations) if operations else None
         positions = [Delivered(b.tenant_id, b.last_seq, zedtoken if b.operations else None) for b in request]
         async with self._database.begin_relay() as tx:
-            await delivery.mark_delivered(tx, self.shard, positions, schema_number)
+            await delivery.mark_delivered_if_leased(tx, self.fence.lease, positions, schema_number)
         rows = [row for b in request for row in b.rows]
         OUTBOX_ROWS_DELIVERED.labels(str(self.shard)).inc(len(rows))
         for row in rows:
@@ -140,10 +186,35 @@ class Lane:
         return len(rows)
 
     async def _write(self, request: Sequence[Batch], operations: Sequence[TupleOperation]) -> str:
-        if not self._may_write():
-            raise TurnOver
         metadata = dict(request[-1].rows[-1].trace)
-        return await self._spicedb.write(operations, metadata=metadata, timeout=self._rpc_seconds)
+        fence = self.fence.required()
+        try:
+            return await self._spicedb.write(
+                operations, metadata=metadata, timeout=self._rpc_seconds, must_match=(fence,)
+            )
+        except WriteFailed as error:
+            # Refused for whatever reason: the fence tells whether it is ours to judge it.  Without an answer the
+            # request may be under way still: a fence that has moved on is what it then runs into.
+            if error.kind is not WriteFailure.UNCERTAIN:
+                await self.fence.require_unchanged()
+            if error.kind in (WriteFailure.UNCERTAIN, WriteFailure.PRECONDITION):
+                self.fence.doubt()
+            raise
+
+    def _stop_for(self, fault: FenceFault) -> None:
+        if fault.verdict is Verdict.ZOMBIE:
+            self.lose(str(fault))
+            return
+        self._rows_due = True
+        if self._stopped_for is not fault.verdict:
+            self._stopped_for = fault.verdict
+            RELAY_SHARDS_STOPPED.labels(fault.verdict).inc()
+            log.error(Event(fault.verdict), shard=self.shard, found=str(fault), help=_WHAT_TO_DO[fault.verdict])
+
+    def _go_on(self) -> None:
+        if self._stopped_for is not None:
+            log.info(Event.SHARD_WELL_AGAIN, shard=self.shard, after=self._stopped_for)
+            self._stopped_for = None
 
     def _aside_now(self) -> list[TenantId]:
         now = asyncio.get_running_loop().time()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
@@ -25,6 +26,10 @@ class Pruned:
     outbox_rows: int
     responses: int
 
+    @property
+    def counts(self) -> tuple[int, int]:
+        return self.outbox_rows, self.responses
+
 
 class Retention:
     """Keeps delivered rows for `keep_seconds`; a small batch at a time, so that nothing waits behind it."""
@@ -43,13 +48,15 @@ class Retention:
             responses = await delivery.prune_idempotency(tx, IDEMPOTENCY_SECONDS, BATCH)
         return Pruned(rows, responses)
 
-    async def run(self, stopping: asyncio.Event) -> None:
-        """Until `stopping` is set: every minute, and at once again while a batch was full."""
+    async def run(self, stopping: asyncio.Event, is_ours: Callable[[], bool]) -> None:
+        """Until `stopping` is set: every minute, and at once again while a batch was full.
+
+        `is_ours` says whether it is for this relay to do: one is enough, more would only wait for each other.
+        """
         while not stopping.is_set():
             pause = INTERVAL_SECONDS
             try:
-                pruned = await self.run_once()
-                if BATCH in (pruned.outbox_rows, pruned.responses):
+                if is_ours() and BATCH in (await self.run_once()).counts:
                     pause = 1.0
             except BackendError as error:
                 log.warning("retention.failed", error=error.message)

@@ -18,11 +18,12 @@ from authzed.api.v1 import (
 from authzed.api.v1.permission_service_pb2_grpc import PermissionsServiceStub
 
 from pemba.errors import Rejected
-from pemba.model import Tuple, TupleOperation
+from pemba.model import ObjectRef, Tuple, TupleOperation
 from pemba.spicedb.conversion import (
     from_answer,
     from_pair,
     from_relationship,
+    to_absence,
     to_consistency,
     to_item,
     to_object,
@@ -160,15 +161,20 @@ class SpiceDB:
         metadata: Mapping[str, str],
         timeout: float,
         must_match: Sequence[Tuple] = (),
+        must_be_empty: Sequence[tuple[ObjectRef, str]] = (),
     ) -> str:
         """All of the operations or none; the ZedToken of the write.
 
-        `must_match` are tuples that have to be stored for it, looked at in the write's own transaction.
+        `must_match` are tuples that have to be stored for it, `must_be_empty` relations of objects in which none may
+        be: both are looked at in the write's own transaction.
         Raises WriteFailed.  Never tried again here.
         """
         request = WriteRelationshipsRequest(
             updates=[to_update(operation) for operation in operations],
-            optional_preconditions=[to_precondition(stored) for stored in must_match],
+            optional_preconditions=[
+                *map(to_precondition, must_match),
+                *(to_absence(resource, relation) for resource, relation in must_be_empty),
+            ],
             optional_transaction_metadata=to_struct(metadata),
         )
         with translated_write():
@@ -176,9 +182,11 @@ class SpiceDB:
         return str(response.written_at.token)
 
     async def read_tuples(
-        self, type_: str, freshness: Freshness, timeout: float, *, id_prefix: str = ""
+        self, type_: str, freshness: Freshness, timeout: float, *, id_prefix: str = "", relation: str = ""
     ) -> AsyncIterator[Tuple]:
         """The stored tuples of a type at one revision (the first page's), in pages of 1,000; `timeout` is each page's.
+
+        An `id_prefix` and a `relation` narrow them down.
 
         Complete only if it ends without an error.  Raises as `check`; it may take as long as SpiceDB keeps revisions.
         """
@@ -186,7 +194,9 @@ class SpiceDB:
         while True:
             request = ReadRelationshipsRequest(
                 consistency=to_consistency(freshness),
-                relationship_filter=RelationshipFilter(resource_type=type_, optional_resource_id_prefix=id_prefix),
+                relationship_filter=RelationshipFilter(
+                    resource_type=type_, optional_resource_id_prefix=id_prefix, optional_relation=relation
+                ),
                 optional_limit=PAGE,
                 optional_cursor=cursor,
             )

@@ -116,6 +116,16 @@ def to_precondition(stored: Tuple) -> Precondition:
     )
 
 
+def to_absence(resource: ObjectRef, relation: str) -> Precondition:
+    """That no tuple stands under that relation of the object."""
+    return Precondition(
+        operation=Precondition.OPERATION_MUST_NOT_MATCH,
+        filter=RelationshipFilter(
+            resource_type=resource.type, optional_resource_id=resource.id, optional_relation=relation
+        ),
+    )
+
+
 def from_relationship(found: Any) -> Tuple:
     subject = found.subject
     return Tuple(

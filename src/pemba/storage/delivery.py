@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from pemba.model import Seq, TenantId
 from pemba.storage.database import RelayTransaction
+from pemba.storage.leases import Lease, LeaseLost
 from pemba.storage.outbox import MAX_ROW_BYTES, MAX_ROW_OPERATIONS, OutboxRow, from_json
 from pemba.storage.statement import Statement
 
@@ -17,7 +18,7 @@ _DUE_SHARDS = Statement(
     """
     SELECT h.shard, CAST(sum(h.head_seq - coalesce(d.delivered_seq, 0)) AS bigint) AS undelivered
     FROM tenant_head h LEFT JOIN tenant_delivery d ON d.tenant_id = h.tenant_id
-    WHERE h.head_seq > coalesce(d.delivered_seq, 0) GROUP BY h.shard
+    WHERE h.shard = ANY (CAST(:shards AS smallint[])) AND h.head_seq > coalesce(d.delivered_seq, 0) GROUP BY h.shard
     """
 )
 # Those that waited for the longest first, so that none starves behind the others' backlog.
@@ -49,8 +50,14 @@ _PREFIX = Statement(
     ORDER BY due.tenant_id, prefix.seq
     """
 )
-# Every writer of positions raises its shard's counter first and stamps what it writes with it.
-_COUNT = Statement("UPDATE relay_lease SET deliveries = deliveries + 1 WHERE shard = :shard RETURNING deliveries")
+# Every writer of positions raises its shard's counter first and stamps what it writes with it.  The row's lock is held
+# to the commit, so nobody takes the shard over between this look at the lease and the record.
+_COUNT = Statement(
+    """
+    UPDATE relay_lease SET deliveries = deliveries + 1
+    WHERE shard = :shard AND epoch = :epoch AND holder = :holder AND lease_until > now() RETURNING deliveries
+    """
+)
 _RECORD = Statement(
     """
     INSERT INTO tenant_delivery
@@ -107,9 +114,9 @@ class Delivered:
     zedtoken: str | None
 
 
-async def due_shards(tx: RelayTransaction) -> dict[int, int]:
-    """The shards in which any tenant has undelivered rows, with how many rows that are."""
-    return {record["shard"]: record["undelivered"] for record in await _DUE_SHARDS.rows(tx)}
+async def due_shards(tx: RelayTransaction, shards: Collection[int]) -> dict[int, int]:
+    """Those of the shards in which any tenant has undelivered rows, with how many rows that are."""
+    return {record["shard"]: record["undelivered"] for record in await _DUE_SHARDS.rows(tx, shards=list(shards))}
 
 
 async def due_tenants(tx: RelayTransaction, shard: int, limit: int, without: Sequence[TenantId]) -> list[DueTenant]:
@@ -135,13 +142,20 @@ async def prefixes(tx: RelayTransaction, due: Sequence[DueTenant]) -> Mapping[Te
     return rows
 
 
-async def mark_delivered(tx: RelayTransaction, shard: int, delivered: Sequence[Delivered], schema_number: int) -> None:
-    """Record positions; one that is not beyond what stands there changes nothing."""
-    stamp = (await _COUNT.one(tx, shard=shard))["deliveries"]
+async def mark_delivered_if_leased(
+    tx: RelayTransaction, lease: Lease, delivered: Sequence[Delivered], schema_number: int
+) -> None:
+    """Record positions; one that is not beyond what stands there changes nothing.
+
+    Raises LeaseLost, and records nothing, where the lease is over or another's.
+    """
+    counted = await _COUNT.row(tx, shard=lease.shard, epoch=lease.epoch, holder=lease.holder)
+    if counted is None:
+        raise LeaseLost
     await _RECORD.run(
         tx,
-        shard=shard,
-        stamp=stamp,
+        shard=lease.shard,
+        stamp=counted["deliveries"],
         schema_number=schema_number,
         tenant_ids=[d.tenant_id for d in delivered],
         delivered=[d.seq for d in delivered],

@@ -1,4 +1,4 @@
-"""NOTIFY after commit, and the relay's own session: LISTEN, and the lock that lets one relay deliver.
+"""NOTIFY after commit, and the relay's own session: LISTEN, and the lock by which relays count each other.
 
 A NOTIFY names the tenant and nothing else, and is only a hint: it may be lost, and anybody may send one.  It is sent
 outside the mutation's transaction, since a NOTIFY inside makes every COMMIT take one global lock in turn.
@@ -7,9 +7,9 @@ outside the mutation's transaction, since a NOTIFY inside makes every COMMIT tak
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
 
 import asyncpg
@@ -25,15 +25,9 @@ MAX_PENDING = 10_000
 
 _LOCK = 0x72656C6179  # "relay"
 
-CERTAIN_SECONDS = 8.0
-"""For so long after an answer nobody else can have the lock: less than `idle_session_timeout` below."""
-
-# PostgreSQL must end the session of a relay that fell silent, or nobody gets its lock: a relay that lives asks every
-# two seconds, so ten of silence are enough, whether the connection looks alive or not.
 _SESSION_SETTINGS = {
     "role": RELAY_ROLE,
     "application_name": "pemba relay",
-    "idle_session_timeout": "10000",
     "tcp_keepalives_idle": "5",
     "tcp_keepalives_interval": "2",
     "tcp_keepalives_count": "3",
@@ -76,25 +70,43 @@ class Notifier:
                 log.debug("notify.lost", error=error.message)
 
 
+# The lock's key shows as its upper and its lower 32 bits.
+_REPLICAS = f"""
+SELECT count(*), count(*) FILTER (WHERE pid < pg_backend_pid()) AS rank FROM pg_locks
+WHERE locktype = 'advisory' AND classid = {_LOCK >> 32} AND objid = {_LOCK & 0xFFFFFFFF} AND objsubid = 1 AND granted
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Replicas:
+    """The relays that are connected now, this one among them: how many, and how many of them come before it."""
+
+    count: int
+    rank: int
+
+
 class RelaySession:
-    """One connection for the life of a relay's turn: it listens, and holds the lock that only one can hold."""
+    """One connection for the life of a relay: it listens, and by its shared lock the relays know of each other."""
 
     def __init__(self, connection: asyncpg.Connection[Any]) -> None:
         self._connection = connection
-        self._ended = asyncio.Event()
-        self._asked = -CERTAIN_SECONDS
-        connection.add_termination_listener(lambda _: self._ended.set())
+        self._joined = False
 
     @classmethod
     @asynccontextmanager
-    async def connect(cls, url: str) -> AsyncIterator[RelaySession]:
-        """Raises Unavailable.  PostgreSQL lets go of the lock when the connection ends, however it ends."""
+    async def connect(cls, url: str, silent_seconds: float) -> AsyncIterator[RelaySession]:
+        """Raises Unavailable.  PostgreSQL lets go of the lock when the connection ends, however it ends.
+
+        It ends a session that asked nothing for `silent_seconds`, whether the connection looks alive or not.
+        """
+        silent = {"idle_session_timeout": str(int(silent_seconds * 1000))}
         with translated():
             connection = await asyncpg.connect(
                 url,
                 timeout=CONNECT_SECONDS,
                 command_timeout=5,
-                server_settings=_SESSION_SETTINGS,
+                server_settings={**_SESSION_SETTINGS, **silent},
             )
         try:
             yield cls(connection)
@@ -102,37 +114,18 @@ class RelaySession:
             with suppress(*CONNECTION_FAILURES):
                 await connection.close(timeout=2)
 
-    async def try_lock(self) -> bool:
-        """Whether this session now is the one that delivers."""
-        asked = _now()
-        with translated():
-            locked = bool(await self._connection.fetchval("SELECT pg_try_advisory_lock($1)", _LOCK))
-        self._asked = asked
-        return locked
-
-    def is_certain(self) -> bool:
-        """Whether PostgreSQL cannot have ended this session yet, and given its lock away."""
-        return not self._ended.is_set() and _now() - self._asked < CERTAIN_SECONDS
-
     async def listen(self, heard: Callable[[str], None]) -> None:
         """Call `heard` with the payload of every NOTIFY from now on."""
         with translated():
             await self._connection.add_listener(CHANNEL, lambda _c, _p, _ch, payload: heard(str(payload)))
 
-    async def ended(self, check_seconds: float) -> None:
-        """Return when the connection is gone; every `check_seconds` it is asked, since a dead peer says nothing."""
-        while not self._ended.is_set():
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._ended.wait(), check_seconds)
-                return
-            asked = _now()
-            try:
-                await self._connection.execute("SELECT 1")
-                self._asked = asked
-            except CONNECTION_FAILURES:
-                return
+    async def replicas(self) -> Replicas | None:
+        """How the shards are to be divided; None while a relay of a build before leases delivers all of them alone.
 
-
-def _now() -> float:
-    """Seconds on a clock that runs on while the machine, and with it every other clock of ours, is suspended."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
+        Raises Unavailable, also where the session has ended: connect anew then.
+        """
+        with translated():
+            if not self._joined:
+                self._joined = await self._connection.fetchval("SELECT pg_try_advisory_lock_shared($1)", _LOCK)
+            record = await self._connection.fetchrow(_REPLICAS) if self._joined else None
+        return None if record is None else Replicas(record["count"], record["rank"])

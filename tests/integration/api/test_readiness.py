@@ -8,7 +8,6 @@ import urllib.error
 import urllib.request
 from contextlib import AsyncExitStack
 
-import asyncpg
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -19,6 +18,7 @@ from pemba.spicedb import schema, schema_apply
 from pemba.spicedb.client import SpiceDB
 from pemba.storage import migrate
 from pemba.storage.schema_versions import SchemaVersions
+from tests.truth import sql
 
 
 def readyz(port: int) -> tuple[int, list[str]]:
@@ -106,19 +106,16 @@ async def test_a_database_that_is_not_migrated_is_waited_for_and_named(postgres,
     postgres.drop_database(name)
 
 
-async def test_a_second_relay_stands_by(database_url: str, spicedb) -> None:
+async def test_two_relays_share_the_work(database_url: str, spicedb) -> None:
     settings = RelaySettings(database_url=database_url, spicedb_endpoint=spicedb.endpoint, spicedb_key=spicedb.key)
     stops = [asyncio.Event(), asyncio.Event()]
     relays = [asyncio.create_task(app.relay(settings, stop)) for stop in stops]
-    connection = await asyncpg.connect(database_url)
 
-    async def sessions() -> bool:
-        holding = await connection.fetchval("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted")
-        there = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pemba relay'"
-        return (holding, await connection.fetchval(there + " AND datname = current_database()")) == (1, 2)
+    async def halves() -> bool:
+        held = await sql(database_url, "SELECT count(*) FROM relay_lease WHERE holder IS NOT NULL GROUP BY holder")
+        return [row["count"] for row in held] == [8, 8]
 
-    await eventually(sessions)
-    await connection.close()
+    await eventually(halves)
     for stop in stops:
         stop.set()
     await asyncio.gather(*relays)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import pytest
@@ -11,15 +11,25 @@ import pytest
 from pemba import app
 from pemba.config import ServeSettings
 from pemba.dev.health import is_serving
+from pemba.model import SHARDS
+from pemba.relay.fence import Fence
+from pemba.relay.lane import Lane
 from pemba.relay.relay import Relay, RelayOptions
 from pemba.spicedb.client import SpiceDB
 from pemba.storage.database import Database
+from pemba.storage.leases import Lease
 from tests.proxy import Proxy
 from tests.stack import Calls, calling, serve_settings
 from tests.truth import eventually
 
+ALL = list(range(SHARDS))
 Relaying = Callable[..., AbstractAsyncContextManager[Relay]]
 Serving = Callable[..., AbstractAsyncContextManager[Calls]]
+Seized = Callable[[int], Awaitable[Lane]]
+
+
+async def delivers_all(relay: Relay) -> bool:
+    return relay.shards == ALL
 
 
 @pytest.fixture
@@ -49,12 +59,34 @@ async def postgres_proxy(database_url: str) -> AsyncIterator[Proxy]:
 
 
 @pytest.fixture
+async def seized(database_url: str, database: Database, store: SpiceDB) -> Callable[[int], Awaitable[Lane]]:
+    """A lane of another relay, which has just taken that shard over, whoever had it, and reaches SpiceDB directly."""
+
+    async def seize(shard: int) -> Lane:
+        return Lane(Fence(*await take_over(database, shard), database, store, 5.0), database, store, 5.0)
+
+    return seize
+
+
+async def take_over(database: Database, shard: int, holder: str = "another") -> tuple[Lease, int]:
+    """A lease of an hour, whoever had the shard, and the fence's number."""
+    async with database.begin_relay() as tx:
+        row = await tx.connection.fetchrow(
+            "UPDATE relay_lease SET holder = $2, epoch = epoch + 1, lease_until = now() + interval '1 hour'"
+            " WHERE shard = $1 RETURNING epoch, n",
+            shard,
+            holder,
+        )
+    return Lease(shard, row["epoch"], holder), row["n"]
+
+
+@pytest.fixture
 async def relaying(database_url: str, database: Database, spicedb, spicedb_proxy: Proxy) -> Relaying:
-    """Runs a relay with such options, in its turn, until the block ends."""
+    """Runs a relay with such options until the block ends."""
 
     @asynccontextmanager
-    async def run(**options: float) -> AsyncIterator[Relay]:
-        reached = SpiceDB.connect(spicedb_proxy.endpoint, spicedb.key)
+    async def run(client: type[SpiceDB] = SpiceDB, **options: float) -> AsyncIterator[Relay]:
+        reached = client.connect(spicedb_proxy.endpoint, spicedb.key)
         relay = Relay(database_url, database, reached, RelayOptions(**options))
         running = asyncio.create_task(relay.run())
         try:

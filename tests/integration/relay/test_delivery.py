@@ -10,13 +10,12 @@ import structlog
 from prometheus_client import REGISTRY
 
 from pemba.model import Role, Tenant, Workspace
-from pemba.relay.lane import Lane
 from pemba.relay.retention import BATCH, Retention
 from pemba.spicedb.client import SpiceDB
 from pemba.storage.database import Database
 from pemba.storage.outbox import shard_of
 from tests.integration.conftest import Parts
-from tests.integration.relay.conftest import Relaying
+from tests.integration.relay.conftest import Relaying, Seized
 from tests.truth import as_owner, eventually, is_delivered, positions, require_truth, sql, stored
 from tests.watching import watching
 
@@ -169,10 +168,10 @@ async def test_a_backlog_of_five_thousand_rows_holds_up_no_other_tenant(
 
 
 async def test_the_one_that_waited_longest_comes_first_so_that_a_full_shard_starves_nobody(
-    parts: Parts, database: Database, store: SpiceDB, database_url: str, monkeypatch: pytest.MonkeyPatch
+    parts: Parts, seized: Seized, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pemba.relay.lane.MAX_TENANTS", 1)
-    lane = Lane(5, database, store, 5.0)
+    lane = await seized(5)
     busy, quiet = sorted([await tenant_in(parts, 5), await tenant_in(parts, 5)], key=lambda made: made[0].id)
     for _ in range(2):
         await lane.run_once()
@@ -186,11 +185,11 @@ async def test_the_one_that_waited_longest_comes_first_so_that_a_full_shard_star
 
 
 async def test_retention_deletes_what_is_delivered_and_old_and_nothing_else(
-    parts: Parts, database: Database, store: SpiceDB, database_url: str
+    parts: Parts, database: Database, store: SpiceDB, seized: Seized, database_url: str
 ) -> None:
     retention = Retention(database, keep_seconds=3600)
     tenant, root = await parts.tenant()
-    lane = Lane(shard_of(tenant.id), database, store, 5.0)
+    lane = await seized(shard_of(tenant.id))
     await parts.role(root, "bob", Role.VIEWER, request_id="old")
     await lane.run_once()
     await parts.role(root, "carol", Role.VIEWER)

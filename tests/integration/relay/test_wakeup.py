@@ -1,15 +1,14 @@
-"""What wakes the relay: NOTIFY for speed, the poll as the guarantee; and whose turn it is."""
+"""What wakes the relay: NOTIFY for speed, the poll as the guarantee."""
 
 from __future__ import annotations
 
 import time
-from contextlib import AsyncExitStack
 
 import asyncpg
 
 from pemba.model import Role, TenantId
 from tests.integration.conftest import Parts
-from tests.integration.relay.conftest import Relaying
+from tests.integration.relay.conftest import Relaying, delivers_all
 from tests.truth import eventually, is_delivered, sql
 
 HOUR = 3600.0
@@ -22,17 +21,12 @@ class Nobody:
         """Says nothing."""
 
 
-async def in_turn(relay) -> bool:
-    return relay.is_delivering
-
-
 async def end_session(url: str) -> None:
     """End the relay's own session, as a failover of PostgreSQL does."""
     connection = await asyncpg.connect(url)
     ended = await connection.fetch(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
         " WHERE datname = current_database() AND application_name = 'pemba relay'"
-        " AND pid IN (SELECT pid FROM pg_locks WHERE locktype = 'advisory')"
     )
     await connection.close()
     assert len(ended) == 1
@@ -43,7 +37,7 @@ async def test_a_lost_notify_costs_one_polling_interval_and_nothing_else(
 ) -> None:
     parts.mutations.wakeup = Nobody()
     async with relaying(poll_min_seconds=0.3, poll_max_seconds=0.3) as relay:
-        await eventually(lambda: in_turn(relay))
+        await eventually(lambda: delivers_all(relay))
         tenant, root = await parts.tenant()
         for user in ("bob", "carol", "dave"):
             await parts.role(root, user, Role.VIEWER)
@@ -54,7 +48,7 @@ async def test_a_lost_notify_costs_one_polling_interval_and_nothing_else(
 
 async def test_a_notify_delivers_long_before_the_next_poll(parts: Parts, relaying: Relaying, database_url: str) -> None:
     async with relaying(poll_min_seconds=HOUR, poll_max_seconds=HOUR) as relay:
-        await eventually(lambda: in_turn(relay))
+        await eventually(lambda: delivers_all(relay))
         tenant, root = await parts.tenant()
         await eventually(lambda: is_delivered(database_url, tenant.id), 5)
         await parts.role(root, "bob", Role.VIEWER)
@@ -66,7 +60,7 @@ async def test_a_listener_that_dies_is_replaced_and_finds_what_it_missed(
 ) -> None:
     notifier = parts.mutations.wakeup
     async with relaying(poll_min_seconds=HOUR, poll_max_seconds=HOUR) as relay:
-        await eventually(lambda: in_turn(relay))
+        await eventually(lambda: delivers_all(relay))
         heard, root = await parts.tenant()
         await eventually(lambda: is_delivered(database_url, heard.id), 5)
         parts.mutations.wakeup = Nobody()
@@ -79,34 +73,9 @@ async def test_a_listener_that_dies_is_replaced_and_finds_what_it_missed(
         await eventually(lambda: is_delivered(database_url, heard.id), 5)
 
 
-async def test_a_second_relay_stands_by_until_the_first_is_stopped(
-    parts: Parts, relaying: Relaying, database_url: str
-) -> None:
-    async def standing_by() -> bool:
-        sessions = await sql(
-            database_url,
-            "SELECT FROM pg_stat_activity WHERE application_name = 'pemba relay' AND datname = current_database()",
-        )
-        return len(sessions) == 2
-
-    async with AsyncExitStack() as relays:
-        first = await relays.enter_async_context(relaying())
-        await eventually(lambda: in_turn(first))
-        second = await relays.enter_async_context(relaying())
-        await eventually(standing_by)
-        tenant, root = await parts.tenant()
-        await eventually(lambda: is_delivered(database_url, tenant.id), 5)
-        assert not second.is_delivering
-        first.stop()
-        await eventually(lambda: in_turn(second), 5)
-        assert not first.is_delivering
-        await parts.role(root, "bob", Role.VIEWER)
-        await eventually(lambda: is_delivered(database_url, tenant.id), 5)
-
-
 async def test_anybody_may_notify_anything(parts: Parts, relaying: Relaying, database_url: str) -> None:
     async with relaying(poll_min_seconds=HOUR, poll_max_seconds=HOUR) as relay:
-        await eventually(lambda: in_turn(relay))
+        await eventually(lambda: delivers_all(relay))
         for payload in ("", "~", "nonsense", "ten_01h455vb4pex5vsknk084sn02q", "x" * 7000):
             await sql(database_url, "SELECT pg_notify('pemba_outbox', $1)", payload)
         tenant, _ = await parts.tenant()

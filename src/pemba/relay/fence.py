@@ -1,0 +1,233 @@
+"""The fence of a shard: the tuple in SpiceDB that every write of its holder must find there.
+
+`fence:pemba#shard_07@mark:<epoch>/<n>` names a lease by its epoch, and `n` counts the rotations of the shard over all
+epochs, by one each.  PostgreSQL commits `n` before SpiceDB gets it, so in a store that lost nothing `n` is PostgreSQL's
+or the one before, and whatever differs from that says who lost something (`judge`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from pemba.errors import Reason, Rejected, Unavailable
+from pemba.model import ObjectRef, Operation, SubjectRef, Tuple, TupleOperation
+from pemba.spicedb.client import FullyConsistent, SpiceDB
+from pemba.storage import leases
+from pemba.storage.database import Database
+from pemba.storage.leases import Lease, LeaseLost, LeaseRow
+from pemba.telemetry import FENCE_ROTATIONS
+
+OBJECT = ObjectRef("fence", "pemba")
+BUSY_SECONDS = 1.0
+IDLE_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What a fence says."""
+
+    epoch: int
+    n: int
+
+    def on(self, shard: int) -> Tuple:
+        return Tuple(OBJECT, relation_of(shard), SubjectRef("mark", f"{self.epoch}/{self.n}"))
+
+    @classmethod
+    def of(cls, stored: Tuple) -> Mark:
+        """Raises Rejected: only the relay writes fences, and never one that does not parse."""
+        try:
+            epoch, n = map(int, stored.subject.id.split("/"))
+        except ValueError as error:
+            raise Rejected(f"SpiceDB holds a fence that no relay wrote: {stored}; delete it") from error
+        return cls(epoch, n)
+
+
+class Verdict(StrEnum):
+    """What the fence of a shard says to the one who holds the shard."""
+
+    WELL = "well"
+    ZOMBIE = "zombie"
+    """Another relay has the shard: stop."""
+
+    STORE_LOST = "store_lost"
+    """SpiceDB lost writes: it was emptied, or restored to an earlier state."""
+
+    DATABASE_LOST = "database_lost"
+    """PostgreSQL lost commits: SpiceDB has a fence that PostgreSQL knows nothing of."""
+
+
+class FenceFault(Exception):
+    """Nothing may be written in the shard, for this verdict; never WELL."""
+
+    def __init__(self, verdict: Verdict, found: Mark | None, row: LeaseRow) -> None:
+        super().__init__(f"{verdict}: SpiceDB has {found}, PostgreSQL {row}")
+        self.verdict = verdict
+        self.found = found
+        self.row = row
+
+
+class FenceInDoubt(Exception):
+    """It is not certain what the fence says: it must be rotated before the next write."""
+
+
+def relation_of(shard: int) -> str:
+    """One for each shard: marks under one relation would collide in SpiceDB's serializable transactions."""
+    return f"shard_{shard:02d}"
+
+
+def judge(found: Mark | None, row: LeaseRow, *, epoch: int, lowest: int, tried: int, is_defined: bool) -> Verdict:
+    """What a fence says that was read before `row` was.
+
+    `epoch` is our lease's, `lowest` the least `n` of a store that lost nothing (-1: none needs to be there), `tried`
+    the highest `n` that we have sent in this lease (-1: none); `is_defined`: SpiceDB's schema knows of fences.
+    """
+    if row.epoch < epoch or (found is not None and _is_beyond(found, row, epoch, tried)):
+        return Verdict.DATABASE_LOST
+    if not row.is_ours:
+        return Verdict.ZOMBIE
+    n = -1 if found is None else found.n
+    return Verdict.STORE_LOST if n < lowest or (row.has_schema and not is_defined) else Verdict.WELL
+
+
+def _is_beyond(found: Mark, row: LeaseRow, epoch: int, tried: int) -> bool:
+    """Whether PostgreSQL never committed it, or gave our epoch to another before it forgot that."""
+    return found.epoch > row.epoch or found.n > row.n or (found.epoch == epoch and found.n > tried)
+
+
+async def read(spicedb: SpiceDB, timeout: float, relation: str = "") -> dict[str, Mark] | None:
+    """The fences that SpiceDB holds now, by relation: all, or one.  None where its schema knows of none.
+
+    Raises Unavailable, Timeout, Rejected.
+    """
+    try:
+        return {
+            stored.relation: Mark.of(stored)
+            async for stored in spicedb.read_tuples(OBJECT.type, FullyConsistent(), timeout, relation=relation)
+        }
+    except Unavailable as error:
+        if error.reason is Reason.SCHEMA_MISMATCH:
+            return None
+        raise
+
+
+class Fence:
+    """One shard's, as the holder of `lease` keeps it; used by one task.  `n` is PostgreSQL's when it took the lease."""
+
+    def __init__(
+        self,
+        lease: Lease,
+        n: int,
+        database: Database,
+        spicedb: SpiceDB,
+        rpc_seconds: float,
+        is_certain: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self.lease = lease
+        self.mark: Mark | None = None
+        """What the store holds, as far as we were told; None while that is in doubt."""
+        self._relation = relation_of(lease.shard)
+        self._database = database
+        self._spicedb = spicedb
+        self._rpc_seconds = rpc_seconds
+        self._is_certain = is_certain
+        self._lowest = n - 1
+        self._tried = -1
+        self._sent: Mark | None = None
+        self._schema_number: int | None = None
+        self._is_wanted = False
+        """By a write or a schema apply since the last rotation."""
+        self._rotated = 0.0
+
+    def doubt(self) -> None:
+        """Rotate before the next write."""
+        self.mark = None
+
+    def required(self) -> Tuple:
+        """What a write that is sent now must match; such a write has the fence rotated within a second.
+
+        Raises LeaseLost, FenceInDoubt.
+        """
+        self._require_certain()
+        if self.mark is None:
+            raise FenceInDoubt
+        self._is_wanted = True
+        return self.mark.on(self.lease.shard)
+
+    def saw_schema(self, number: int) -> None:
+        """Such is the schema's number now: another one than before has the fence rotated within a second."""
+        self._is_wanted |= self._schema_number not in (None, number)
+        self._schema_number = number
+
+    def is_due(self) -> bool:
+        """Whether `keep` would rotate it."""
+        limit = BUSY_SECONDS if self._is_wanted else IDLE_SECONDS
+        return self.mark is None or asyncio.get_running_loop().time() - self._rotated >= limit
+
+    async def keep(self) -> None:
+        """Rotate it where it is in doubt, and where it is time.
+
+        Raises FenceFault, LeaseLost, and what reading, writing and committing raise; it is in doubt then.
+        """
+        if self.is_due():
+            await self._rotate()
+
+    async def require_unchanged(self) -> None:
+        """Raises FenceInDoubt where SpiceDB holds another value than we were told."""
+        if self.mark is None or await self._read() != {self._relation: self.mark}:
+            self.doubt()
+            raise FenceInDoubt
+
+    async def _rotate(self) -> None:
+        self.mark = None
+        self._is_wanted, self._rotated = False, asyncio.get_running_loop().time()
+        marks = await self._read()
+        found = None if marks is None else marks.get(self._relation)
+        if found is None or found != self._sent:  # else the rotation that we have no answer to has landed
+            self._sent = await self._commit_next(found, is_defined=marks is not None)
+            await self._write(found, self._sent)
+        mark, self._sent = self._sent, None
+        self._lowest = mark.n
+        FENCE_ROTATIONS.inc()
+        if mark.n > 0:
+            self.mark = mark
+        else:
+            # The first of a store.  PostgreSQL's number stays 0 until it has landed, and is 1 before anything is
+            # written under it: so a fence that is missing is either the first, or lost.
+            await self._rotate()
+
+    async def _read(self) -> dict[str, Mark] | None:
+        return await read(self._spicedb, self._rpc_seconds, self._relation)
+
+    async def _commit_next(self, found: Mark | None, *, is_defined: bool) -> Mark:
+        async with self._database.begin_relay() as tx:
+            row = await leases.lock(tx, self.lease)
+            verdict = judge(
+                found, row, epoch=self.lease.epoch, lowest=self._lowest, tried=self._tried, is_defined=is_defined
+            )
+            if verdict is not Verdict.WELL:
+                raise FenceFault(verdict, found, row)
+            n = 0 if found is None else found.n + 1
+            if n > row.n:
+                await leases.raise_number(tx, self.lease, n)
+        return Mark(self.lease.epoch, n)
+
+    async def _write(self, found: Mark | None, target: Mark) -> None:
+        self._require_certain()
+        self._tried = target.n
+        touch = TupleOperation(Operation.TOUCH, target.on(self.lease.shard))
+        if found is None:
+            await self._send([touch], must_be_empty=((OBJECT, self._relation),))
+        else:
+            stored = found.on(self.lease.shard)
+            await self._send([TupleOperation(Operation.DELETE, stored), touch], must_match=(stored,))
+
+    async def _send(self, operations: list[TupleOperation], **preconditions: Any) -> None:
+        await self._spicedb.write(operations, metadata={}, timeout=self._rpc_seconds, **preconditions)
+
+    def _require_certain(self) -> None:
+        if not self._is_certain():
+            raise LeaseLost

@@ -1,0 +1,182 @@
+"""Relays side by side: each has its share, a leaver's goes to the others at once, and no clock of theirs matters."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from contextlib import AsyncExitStack
+
+import pytest
+
+from pemba.errors import Reason, Unavailable
+from pemba.model import Role
+from pemba.relay import lease as lease_module
+from pemba.relay.relay import Relay, RelayOptions
+from pemba.spicedb.client import SpiceDB
+from pemba.storage.database import RELAY_ROLE, Database
+from pemba.storage.outbox import shard_of
+from tests.integration.conftest import Parts
+from tests.integration.relay.conftest import ALL, Relaying, Seized, delivers_all, take_over
+from tests.integration.relay.test_fences import has_left, holds
+from tests.proxy import Proxy
+from tests.truth import as_owner, eventually, is_delivered, positions, require_truth, sql
+
+
+async def are_divided(relays: list[Relay], *shares: int) -> bool:
+    shards = [relay.shards for relay in relays]
+    return sorted(map(len, shards)) == list(shares) and sorted(itertools.chain(*shards)) == ALL
+
+
+async def test_three_relays_share_the_shards_as_they_come_and_go(
+    parts: Parts, relaying: Relaying, store: SpiceDB, database_url: str
+) -> None:
+    made = [await parts.tenant() for _ in range(6)]
+    async with AsyncExitStack() as running:
+        relays: list[Relay] = []
+        for shares in ((16,), (8, 8), (5, 5, 6)):
+            relays.append(await running.enter_async_context(relaying()))
+            await eventually(lambda shares=shares: are_divided(relays, *shares), 5)
+        for number, (tenant, root) in enumerate(made):
+            await parts.role(root, f"user-{number}", Role.VIEWER)
+            await require_truth(database_url, store, tenant.id)
+        relays.pop(1).stop()
+        await eventually(lambda: are_divided(relays, 8, 8), 5)
+        for number, (tenant, root) in enumerate(made):
+            await parts.role(root, f"user-{number}", Role.MEMBER)
+            await require_truth(database_url, store, tenant.id)
+
+
+async def test_what_a_relay_gives_up_at_its_stop_is_another_s_within_a_second(
+    relaying: Relaying, database_url: str
+) -> None:
+    async with relaying() as first, relaying() as second:
+        await eventually(lambda: are_divided([first, second], 8, 8), 5)
+        first.stop()
+        began = time.monotonic()
+        await eventually(lambda: delivers_all(second), 5)
+        assert time.monotonic() - began < 1
+
+
+async def test_a_relay_gives_up_a_shard_only_after_the_request_under_way(
+    parts: Parts, relaying: Relaying, store: SpiceDB, spicedb_proxy: Proxy, database_url: str
+) -> None:
+    tenant, root = await parts.tenant()
+    shard = shard_of(tenant.id)
+    async with relaying() as first:
+        await require_truth(database_url, store, tenant.id)
+        answer = spicedb_proxy.trap(b"mallory")
+        await parts.role(root, "mallory", Role.VIEWER)
+        await answer.answered.wait()
+        first.stop()
+        async with relaying() as second:
+            await eventually(lambda: holds_all_but(second, shard), 5)
+            assert await positions(database_url, tenant.id) == (2, 1)
+            answer.release()
+            await eventually(lambda: delivers_all(second), 5)
+            assert await is_delivered(database_url, tenant.id)
+    assert spicedb_proxy.seen(b"mallory") == 1
+
+
+async def holds_all_but(relay: Relay, shard: int) -> bool:
+    return relay.shards == [other for other in ALL if other != shard]
+
+
+async def test_a_shard_of_a_silent_relay_is_taken_over_when_its_lease_has_run_out(
+    database: Database, relaying: Relaying, database_url: str
+) -> None:
+    await take_over(database, 7, "silent")
+    async with relaying() as relay:
+        await eventually(lambda: holds_all_but(relay, 7))
+        await as_owner(database_url, "outbox", "UPDATE relay_lease SET lease_until = now() WHERE shard = 7")
+        await eventually(lambda: delivers_all(relay), 2)
+    assert (await sql(database_url, "SELECT epoch FROM relay_lease WHERE shard = 7"))[0]["epoch"] == 2
+
+
+async def test_a_lease_is_renewed_for_as_long_as_the_relay_lives(relaying: Relaying, database_url: str) -> None:
+    async with relaying(lease_seconds=1.5) as relay:
+        await eventually(lambda: delivers_all(relay))
+        began = time.monotonic()
+
+        async def is_older_than_a_lease() -> bool:
+            assert relay.shards == ALL
+            return time.monotonic() - began > 2
+
+        await eventually(is_older_than_a_lease)
+        epochs = await sql(database_url, "SELECT DISTINCT epoch FROM relay_lease")
+        assert [row["epoch"] for row in epochs] == [1]
+
+
+async def test_a_relay_that_wakes_from_a_suspended_machine_writes_nothing_that_it_read_before(
+    parts: Parts,
+    seized: Seized,
+    store: SpiceDB,
+    spicedb_proxy: Proxy,
+    spicedb,
+    postgres_proxy: Proxy,
+    database_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its timers slept as well, and it has not heard yet that it lost its leases."""
+    tenant, root = await parts.tenant()
+    await (await seized(shard_of(tenant.id))).run_once()
+    await as_owner(database_url, "outbox", "UPDATE relay_lease SET holder = NULL, lease_until = NULL")
+    slow = Database(postgres_proxy.url(database_url), 4, (RELAY_ROLE,))
+    await slow.open()
+    reached = SpiceDB.connect(spicedb_proxy.endpoint, spicedb.key)
+    relay = Relay(database_url, slow, reached, RelayOptions())
+    running = asyncio.create_task(relay.run())
+    await eventually(lambda: delivers_all(relay))
+    read = postgres_proxy.trap(b"COMMIT\0", after=tenant.id.encode())
+    await parts.role(root, "mallory", Role.VIEWER)
+    await read.answered.wait()
+    monkeypatch.setattr(lease_module, "_now", lambda: time.clock_gettime(time.CLOCK_BOOTTIME) + 60)
+    lane = await seized(shard_of(tenant.id))
+    await lane.run_once()
+    await parts.remove(root, "mallory")
+    await lane.run_once()
+    read.release()
+    await eventually(lambda: has_left(relay, lane.shard))
+    relay.stop()
+    await running
+    await reached.close()
+    await slow.close()
+    await require_truth(database_url, store, tenant.id)
+    assert spicedb_proxy.seen(b"mallory") == 0
+    assert not await holds(store, tenant.id, "mallory")
+
+
+async def test_a_lane_asks_its_own_clock_right_before_it_writes(
+    parts: Parts, seized: Seized, store: SpiceDB, database_url: str
+) -> None:
+    tenant, _ = await parts.tenant()
+    lane = await seized(shard_of(tenant.id))
+    await lane.fence.keep()
+    lane.fence._is_certain = lambda: False
+    await asyncio.wait_for(lane.run(asyncio.Event()), 5)
+    assert lane.is_over
+    assert await positions(database_url, tenant.id) == (1, 0)
+    assert not await holds(store, tenant.id, "alice")
+
+
+async def test_a_relay_goes_on_while_its_session_is_away(
+    parts: Parts, relaying: Relaying, store: SpiceDB, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tenant, root = await parts.tenant()
+    async with relaying(poll_max_seconds=0.1) as relay:
+        await eventually(lambda: delivers_all(relay))
+        monkeypatch.setattr("pemba.relay.relay.RelaySession.connect", no_session)
+        await as_owner(
+            database_url,
+            "outbox",
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND application_name = 'pemba relay'",
+        )
+        for user in ("bob", "carol", "dave"):
+            await parts.role(root, user, Role.VIEWER)
+            await require_truth(database_url, store, tenant.id)
+        assert relay.shards == ALL
+
+
+def no_session(*_: object) -> object:
+    raise Unavailable(Reason.POSTGRES_UNAVAILABLE, "no session in this test")
