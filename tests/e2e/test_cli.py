@@ -120,6 +120,27 @@ def test_a_members_life(pemba: Pemba, tenant: str):
     assert "(LAST_OWNER)" in refused.stderr
 
 
+def test_a_users_life(pemba: Pemba, tenant: str):
+    name = f"user:{tenant}-zoe"
+    made = pemba("user", "create", name, "--email", f"zoe@{tenant}.test", "--workspace-in", tenant, "-o", "json")
+    assert made.returncode == 0, made.stderr
+    workspace = parsed(made)["workspace"]
+    asked = ("check", name, "own", f"workspace:{workspace['slug']}", "--tenant", tenant, "--fully-consistent")
+    assert pemba(*asked).returncode == 0
+    assert workspace["id"] in pemba("user", "current", name).stdout
+    assert pemba("user", "record-login", name).returncode == 0
+    assert pemba("user", "suspend", name).returncode == 0
+    assert pemba(*asked).returncode == 1
+    assert name in pemba("user", "list", "--filter", f"status=suspended AND email:zoe@{tenant}").stdout
+    assert pemba("user", "activate", name).returncode == 0
+    assert pemba(*asked).returncode == 0
+    refused = pemba("user", "deactivate", name)
+    assert refused.returncode == 3
+    assert "(LAST_OWNER)" in refused.stderr
+    held = parsed(pemba("user", "memberships", name, "-o", "json"))["memberships"]
+    assert [each["role"] for each in held] == ["ROLE_OWNER"]
+
+
 def test_the_same_request_id_changes_once(pemba: Pemba, tenant: str):
     change = ("member", "set", "workspace:eng", "user:bob", "admin", "--tenant", tenant, "--request-id", "r-1")
     first, again = (pemba(*change, "-o", "token") for _ in range(2))

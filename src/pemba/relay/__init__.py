@@ -62,4 +62,7 @@ are free when the leases run out.
 Outages.  A write without a definite answer is tried again for ever, with a jittered pause of 50 ms to 30 s; nothing is
 ever given up or counted as poison because SpiceDB was away.  What SpiceDB refuses for an operation's own sake holds
 up that tenant alone, with an error in the log, until the schema takes it.
+
+Beside delivery, every relay carries out what changes of users' statuses left to do (relay/maintenance.py): mutations in
+PostgreSQL, which any number of relays may try, and which reach SpiceDB as all others do.
 """

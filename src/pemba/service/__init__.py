@@ -11,4 +11,8 @@ Every mutation is one transaction, and the head of its tenant is its first lock:
     COMMIT                  then the token, and a NOTIFY that wakes the relay
 
 A refusal rolls all of it back, the number too, so the sequence has no gap.
+
+What belongs to no tenant (service/global_mutation.py) begins with its idempotency row instead, takes the heads of the
+tenants that it touches in the order of their ids, then users, and last the stream `~`.  Where that would be too many
+tenants, and what it changes is denied already, the rest is a job (service/user_jobs.py) of ordinary mutations.
 """

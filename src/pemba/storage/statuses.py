@@ -1,6 +1,7 @@
 """The stream `~`: whose status changed, in commit order, so that servers know it without asking for each check.
 
-Its rows hold no operations; `about` names a user or a tenant.  Every server follows the head of it, whether any relay
+Its rows hold no operations; `about` names a user or a tenant.  Other changes of a user's record are rows of it too
+(journal.append_global), and say nothing new of a status.  Every server follows the head of it, whether any relay
 runs or not: a suspension denies although nothing of it is delivered.
 """
 
