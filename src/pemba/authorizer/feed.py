@@ -40,7 +40,7 @@ IDLE_POLL_SECONDS = 0.05
 WAITED_POLL_SECONDS = 0.005
 POLL_TIMEOUT_SECONDS = 2.0
 LATE_SECONDS = 0.2
-"""After so long without a look a question looks itself, for at most CATCH_UP_SECONDS."""
+"""After so long without a look a question waits for one, for at most CATCH_UP_SECONDS."""
 CATCH_UP_SECONDS = 0.25
 FRESH_SECONDS = 1.0
 """Longer without an answer from PostgreSQL is an outage."""
@@ -82,20 +82,22 @@ class Feed:
         self._watchers = Watchers()
         self._looking = asyncio.Lock()
         self._loading = asyncio.Semaphore(MAX_LOADS)
-        self._failures = 0
-        """Polls that failed, one after the other: the first may have been this process standing still."""
+        self._catching_up: asyncio.Task[None] | None = None
+        self._is_away = False
+        """A question has looked in vain, and nothing has been seen of PostgreSQL since."""
 
     async def run(self) -> None:
         """Poll until cancelled; PostgreSQL away means trying again, for ever."""
+        failing = False
         while True:
             try:
                 async with asyncio.timeout(POLL_TIMEOUT_SECONDS):
                     await self.poll()
-                self._failures = 0
+                failing = False
             except (PembaError, TimeoutError) as error:
-                if not self._failures:
+                if not failing:
                     log.warning("positions.outage", error=str(error) or "PostgreSQL is silent")
-                self._failures += 1
+                failing = True
                 self._watchers.tell_all(_away())
             POSITIONS_AGE_SECONDS.set(boot_seconds() - self._pulse_at)
             await self._watchers.pause(IDLE_POLL_SECONDS, WAITED_POLL_SECONDS)
@@ -122,7 +124,7 @@ class Feed:
                 inactive = await statuses.inactive(tx, self._max_inactive)
             elif followed.users:
                 now_inactive = await statuses.inactive_among(tx, followed.users)
-        self._pulse, self._pulse_at = pulse, asked_at
+        self._pulse, self._pulse_at, self._is_away = pulse, asked_at, False
         if followed is None:
             self._start_anew(inactive)
             return
@@ -164,7 +166,7 @@ class Feed:
         await self._watchers.watch(streams)
 
     async def _known_pulse(self) -> Pulse:
-        if boot_seconds() - self._pulse_at > LATE_SECONDS and self._failures < 2:
+        if boot_seconds() - self._pulse_at > LATE_SECONDS and not self._is_away:
             await self._catch_up()
         if self._pulse is None or boot_seconds() - self._pulse_at > self._bound:
             raise _away()
@@ -173,10 +175,10 @@ class Feed:
     async def _catch_up(self) -> None:
         """One look for all who ask meanwhile; where it gives nothing, what is known stays good for its time."""
         late = self._pulse_at
-        with suppress(PembaError, TimeoutError):
-            async with asyncio.timeout(CATCH_UP_SECONDS), self._looking:
-                if self._pulse_at == late:
-                    await self._poll()
+        if self._catching_up is None or self._catching_up.done():
+            self._catching_up = asyncio.create_task(self.look_again())
+        await asyncio.wait({self._catching_up}, timeout=CATCH_UP_SECONDS)
+        self._is_away = self._pulse_at == late
 
     def _take_in(
         self,

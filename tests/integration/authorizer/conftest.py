@@ -110,6 +110,23 @@ def held_loads(monkeypatch: pytest.MonkeyPatch) -> HeldLoads:
     return HeldLoads(monkeypatch)
 
 
+class HeldPulse:
+    """Holds what a look has read of the counters while `closed`."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._pulse = positions.pulse
+        self.closed = False
+        self.read, self.released = asyncio.Event(), asyncio.Event()
+        monkeypatch.setattr(positions, "pulse", self._hold)
+
+    async def _hold(self, *given: Any) -> positions.Pulse:
+        pulse = await self._pulse(*given)
+        if self.closed:
+            self.read.set()
+            await self.released.wait()
+        return pulse
+
+
 class CountingSpiceDB(SpiceDB):
     """The real one; what it is asked is noted, and waits while the gate is closed (the answers to single checks)."""
 

@@ -16,7 +16,7 @@ from pemba.errors import PreconditionFailed, Reason, Unavailable
 from pemba.model import GLOBAL_STREAM, ObjectRef, SystemScope, Tenant, TenantStatus, UserId
 from pemba.storage import statuses
 from pemba.storage.database import SYSTEM_ROLE, Database
-from tests.integration.authorizer.conftest import SECONDS, Followed, HeldLoads
+from tests.integration.authorizer.conftest import SECONDS, Followed, HeldLoads, HeldPulse
 from tests.integration.conftest import Parts
 from tests.truth import as_owner, eventually, sql
 
@@ -92,6 +92,26 @@ async def test_a_load_that_nothing_overtook_is_remembered_and_read_no_more(
     assert first.current
     assert (await followed.feed.snapshot([tenant.id], [])).positions == first.positions
     assert first.positions[tenant.id].serial > 0
+
+
+async def test_looks_follow_one_another_so_that_the_slower_takes_nothing_back(
+    followed: Followed, held_loads: HeldLoads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tenant, _ = await followed.parts.tenant()
+    pulse = HeldPulse(monkeypatch)
+    loading = asyncio.create_task(followed.feed.snapshot([tenant.id], []))
+    release = await held_loads.next()
+    pulse.closed = True
+    slow = asyncio.create_task(followed.feed.poll())
+    await asyncio.wait_for(pulse.read.wait(), SECONDS)
+    pulse.closed = False
+    await followed.deliver(tenant)
+    fast = asyncio.create_task(followed.feed.poll())
+    await asyncio.wait({fast}, timeout=0.1)
+    pulse.released.set()
+    await asyncio.gather(slow, fast)
+    release.set()
+    assert (await loading).positions[tenant.id].serial == 0
 
 
 async def test_a_tenant_loaded_twice_at_once_keeps_its_serial(followed: Followed) -> None:
@@ -174,6 +194,7 @@ async def test_of_more_inactive_users_than_can_be_known_those_asked_about_are(fo
     assert await followed.inactive("alice", "bob", "carol") == {"bob"}
     await followed.set_status("carol")  # now they are too many
     await followed.feed.poll()
+    assert followed.feed._inactive is None
     assert await followed.inactive("alice", "bob", "carol") == {"bob", "carol"}
     await followed.set_status("bob", "active")
     await followed.set_status("alice")
@@ -437,6 +458,28 @@ async def test_a_process_that_stood_still_looks_before_it_answers(
     found = await asyncio.gather(*(followed.position(tenant) for _ in range(20)))
     assert {position.delivered_seq for position in found} == {1}
     assert looks == 1
+
+
+async def test_where_postgresql_is_silent_only_the_first_questions_wait_and_not_for_long(
+    followed: Followed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    clock, (tenant, _) = Clock(monkeypatch), await followed.parts.tenant()
+    before = await followed.position(tenant)
+    pulse = HeldPulse(monkeypatch)
+    pulse.closed, clock.ahead = True, 30
+    first = [asyncio.create_task(followed.position(tenant)) for _ in range(5)]
+    await asyncio.wait_for(pulse.read.wait(), SECONDS)
+    assert set(await asyncio.wait_for(asyncio.gather(*first), 2)) == {before}
+    await followed.deliver(tenant)
+    known = followed.feed.snapshot([tenant.id], [])
+    with pytest.raises(StopIteration):
+        known.send(None)  # without waiting for anything
+    pulse.released.set()
+    pulse.closed = False
+    await followed.feed.poll()
+    clock.ahead = 60
+    assert (await followed.position(tenant)).delivered_seq == 1, "and once it was seen again, all wait once more"
 
 
 async def test_loads_that_hang_do_not_keep_the_feed_from_looking(
