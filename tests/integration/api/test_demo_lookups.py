@@ -10,10 +10,12 @@ import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+import grpc
+
 from pemba.v1 import permissions_pb2, types_pb2
 from pemba.v1.permissions_pb2 import DECISION_ALLOWED
 from tests.integration.api.company import fresh, user_ref
-from tests.integration.api.conftest import Api
+from tests.integration.api.conftest import Api, reason_of
 from tests.integration.api.demo_company import (
     PERMISSIONS_OF,
     USERS,
@@ -27,6 +29,7 @@ from tests.integration.api.demo_company import (
 AT_ONCE = 8
 PAGE_SIZES = (1, 2, 3, 7, 1000)
 READERS, LOOKUPS_OF_EACH = 6, 25
+PATIENCE_SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ async def look_up(
     tokens: set[str] = set()
     pages, last = 0, -1
     while True:
-        first, *items = [message async for message in call(request, metadata=api.metadata())]
+        first, *items = await _answered(api, call, request)
         pages += 1
         if last < 0:  # the moment that the pages are of has passed; one change may be on its way
             last = history.latest + 1
@@ -64,6 +67,18 @@ async def look_up(
             await between()
     [token_of_all] = tokens
     return Found(ids, pages, seq_of(token_of_all, history.model.id), last, history.latest)
+
+
+async def _answered(api: Api, call: Callable, request) -> list:
+    """The messages of a stream, asked for again while changes come faster than they are delivered."""
+    deadline = asyncio.get_running_loop().time() + PATIENCE_SECONDS
+    while True:
+        try:
+            return [message async for message in call(request, metadata=api.metadata())]
+        except grpc.aio.AioRpcError as error:
+            late = reason_of(error) == "TOKEN_NOT_YET_VISIBLE"  # after two seconds, so this does not spin
+            if not late or asyncio.get_running_loop().time() > deadline:
+                raise
 
 
 def _call(api: Api, tenant_id: str, asked: Asked, page_size: int, token: str):
