@@ -72,9 +72,9 @@ class UserService:
 
         A record that a role made before is taken over.  Raises AlreadyExists (USER_EXISTS, EMAIL_TAKEN).
         """
-        rights.require_system(caller, "create a user")
 
         async def body(tx: SystemTransaction) -> GlobalDraft[tuple[User, Workspace | None]]:
+            rights.require_system(caller, "create a user")
             seq = await user_workspace.take_number(tx, first_workspace)
             user = await users.create(tx, user_id, email, display_name)
             if user is None:
@@ -158,27 +158,27 @@ class UserService:
 
         Raises PreconditionFailed: LAST_ADMIN of a tenant without another active one, unless `force`; USER_DEACTIVATED.
         """
-        rights.require_system(caller, "suspend a user")
 
         async def body(tx: SystemTransaction) -> GlobalDraft[User]:
+            rights.require_system(caller, "suspend a user")
             return await user_status.suspend(tx, caller, user_id, options, force=force)
 
         return await self._global.run(caller, f"user:{user_id}", options, USER, body)
 
     async def activate_user(self, caller: Caller, user_id: UserId, *, options: MutationOptions) -> Changed[User]:
         """Undo a suspension: every role is as it was.  Where there are many, the user is `activating` for a while."""
-        rights.require_system(caller, "activate a user")
 
         async def body(tx: SystemTransaction) -> GlobalDraft[User]:
+            rights.require_system(caller, "activate a user")
             return await user_status.activate(tx, caller, user_id, options)
 
         return await self._global.run(caller, f"user:{user_id}", options, USER, body)
 
     async def deactivate_user(self, caller: Caller, user_id: UserId, *, options: MutationOptions) -> Changed[User]:
         """For good: denied at once, their roles go after it.  Raises PreconditionFailed (LAST_ADMIN, LAST_OWNER)."""
-        rights.require_system(caller, "deactivate a user")
 
         async def body(tx: SystemTransaction) -> GlobalDraft[User]:
+            rights.require_system(caller, "deactivate a user")
             return await user_status.deactivate(tx, caller, user_id, options)
 
         return await self._global.run(caller, f"user:{user_id}", options, USER, body)

@@ -182,6 +182,8 @@ async def test_users_see_and_name_themselves_and_nobody_else(parts) -> None:
     ):
         with pytest.raises(Forbidden, match="system key"):
             await refused
+    audited = await parts.sql("SELECT method, acting_user FROM audit WHERE tenant_id = '~' AND reason = 'ROLE_MISSING'")
+    assert {tuple(row) for row in audited} >= {("CreateUser", "alice"), ("UpdateUser", "alice")}
 
 
 async def test_a_key_that_is_confined_to_a_tenant_sees_no_user_and_is_told_of_that_tenant_alone(parts) -> None:
