@@ -13,11 +13,12 @@ import pytest
 from pemba.authorizer import Answer, Authorizer, Consistency, Question, feed
 from pemba.authorizer.decisions import Decisions
 from pemba.authorizer.feed import Feed
-from pemba.model import ObjectRef, Role, SubjectRef, SystemScope, Tenant, TenantId, UserId, Workspace
-from pemba.relay.lane import Lane
+from pemba.model import SHARDS, ObjectRef, Role, Seq, SubjectRef, SystemScope, Tenant, TenantId, UserId, Workspace
+from pemba.relay.batches import batch
 from pemba.spicedb.client import CheckResult, Freshness, SpiceDB
-from pemba.storage import delivery, positions, statuses
+from pemba.storage import delivery, installation, leases, positions, statuses
 from pemba.storage.delivery import Delivered
+from pemba.storage.leases import Lease
 from pemba.storage.outbox import shard_of
 from tests.integration.conftest import Parts, ref, tenant_of
 from tests.truth import as_owner
@@ -45,14 +46,21 @@ class Followed:
     parts: Parts
     feed: Feed
     url: str
+    leases: dict[int, Lease] = field(default_factory=dict, kw_only=True)
 
     async def deliver(self, *tenants: Tenant, seq: int = 1, zedtoken: str | None = "z", schema_number: int = 0) -> None:
         """Record this position of each, as the relay does."""
         for tenant in tenants:
-            async with self.parts.database.begin_relay() as tx:
-                await delivery.mark_delivered(
-                    tx, shard_of(tenant.id), [Delivered(tenant.id, seq, zedtoken)], schema_number
-                )
+            await self.record(Delivered(tenant.id, Seq(seq), zedtoken), schema_number)
+
+    async def record(self, delivered: Delivered, schema_number: int) -> None:
+        """Under a lease on every shard, that no relay contests."""
+        async with self.parts.database.begin_relay() as tx:
+            if not self.leases:
+                taken = await leases.take(tx, "test", SHARDS, (), ttl_seconds=3600)
+                self.leases = {lease.shard: lease for lease, _ in taken}
+            lease = self.leases[shard_of(delivered.tenant_id)]
+            await delivery.mark_delivered_if_leased(tx, lease, [delivered], schema_number)
 
     async def set_status(self, user: str, status: str = "suspended") -> None:
         """Of a user that need not be there yet."""
@@ -164,9 +172,16 @@ class Asking(Followed):
     async def in_force(self, *tenants: Tenant) -> None:
         """Deliver everything of these tenants, and look."""
         for tenant in tenants:
-            lane = Lane(shard_of(tenant.id), self.parts.database, self.spicedb, SECONDS)
-            while await lane.run_once():
-                pass
+            async with self.parts.database.begin_relay() as tx:
+                number = (await installation.read(tx)).schema_number
+                due = [
+                    d for d in await delivery.due_tenants(tx, shard_of(tenant.id), 64, []) if d.tenant_id == tenant.id
+                ]
+                rows = await delivery.prefixes(tx, due)
+            for tenant_id, found in rows.items():
+                made = batch(tenant_id, found)
+                zedtoken = await self.spicedb.write(made.operations, metadata={}, timeout=SECONDS)
+                await self.record(Delivered(tenant_id, made.last_seq, zedtoken), number)
         await self.feed.poll()
 
     async def tenant(self) -> tuple[Tenant, Workspace]:
