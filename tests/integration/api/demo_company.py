@@ -19,6 +19,7 @@ from pemba.model import ObjectRef, Role, SubjectRef
 from pemba.tokens import Signer
 from pemba.v1 import memberships_pb2, permissions_pb2, types_pb2, workspaces_pb2
 from tests.integration.api.conftest import ROOT_SECRET, Api
+from tests.integration.people_model import People
 from tests.integration.tenant_model import PERMISSIONS, Refused, TenantModel
 
 SIGNER = Signer([ROOT_SECRET], uuid.uuid4())
@@ -114,7 +115,7 @@ def _load(api: Api) -> list[Loaded]:
 def _history(loaded: Loaded) -> History:
     """The model from the description alone; of what was loaded it takes the ids."""
     company, ids = loaded.company, loaded.workspace_ids
-    model = TenantModel.created(loaded.tenant_id, ids[""], company.first_admin)
+    model = TenantModel.created(loaded.tenant_id, ids[""], company.first_admin, People())
     for each in company.workspaces[1:]:
         above, _, slug = each.path.rpartition("/")
         model.next_id = ids[each.path]
