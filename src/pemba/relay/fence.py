@@ -192,12 +192,11 @@ class Fence:
         mark, self._sent = self._sent, None
         self._lowest = mark.n
         FENCE_ROTATIONS.inc()
-        if mark.n > 0:
-            self.mark = mark
-        else:
-            # The first of a store.  PostgreSQL's number stays 0 until it has landed, and is 1 before anything is
-            # written under it: so a fence that is missing is either the first, or lost.
-            await self._rotate()
+        if mark.n == 0:
+            # The first of a store.  PostgreSQL's number is 0 until it has landed, and 1 before anything is written
+            # under it: so a fence that is missing is either the first, or lost.
+            await self._commit_next(mark, is_defined=True)
+        self.mark = mark
 
     async def _read(self) -> dict[str, Mark] | None:
         return await read(self._spicedb, self._rpc_seconds, self._relation)
