@@ -106,6 +106,15 @@ async def test_with_no_limit_to_reach_nothing_is_kept(asking: Asking) -> None:
     assert [await asking.asks(root, "bob") for _ in range(2)] == [1, 1]
 
 
+async def test_a_question_at_an_earlier_position_leaves_what_is_kept() -> None:
+    """Snapshots come to be asked in any order."""
+    kept, tenant_id = Decisions(5, 60), TenantId("ten_1")
+    earlier, later = (Position(TenantStatus.ACTIVE, seq, None, serial=seq) for seq in (1, 2))
+    kept.keep(tenant_id, kept.at(tenant_id, later), "question", ALLOWED)
+    assert kept.known(kept.at(tenant_id, earlier), "question") is None
+    assert kept.known(kept.at(tenant_id, later), "question") is ALLOWED
+
+
 async def test_what_is_counted_is_what_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """Positions move, tenants come and go, late answers arrive: the count neither leaks nor drifts."""
     monkeypatch.setattr(decisions, "MAX_TENANTS", 3)
@@ -348,6 +357,7 @@ async def test_no_answer_outlives_its_schema(own: Asking) -> None:
     tenant, _ = await own.tenant()
     await own.parts.role(tenant, "bob", Role.MEMBER)
     await own.in_force(tenant)
+    never_asked, _ = await own.tenant()
     assert [await own.asks(tenant, "bob") for _ in range(2)] == [1, 0]
     assert await own.may_view(tenant, "bob") == ALLOWED
     assert isinstance(own.spicedb.asked[-1], AtLeast)
@@ -355,7 +365,8 @@ async def test_no_answer_outlives_its_schema(own: Asking) -> None:
     async with SchemaVersions.connect(own.url) as ledger:
         number = await ledger.begin(schema.digest(TWO), TWO)
         await own.feed.poll()
-        assert [await own.asks(tenant, "bob") for _ in range(2)] == [1, 1], "nothing is kept"
+        for asked in (tenant, never_asked):
+            assert [await own.asks(asked, "bob") for _ in range(2)] == [1, 1], "nothing is kept"
         assert own.spicedb.asked[-1] == FullyConsistent(), "no revision is known to be fresh"
         assert await own.may_view(tenant, "bob") == ALLOWED
         zedtoken = await schema.write(own.spicedb, TWO)
