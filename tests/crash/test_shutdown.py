@@ -131,7 +131,7 @@ async def test_without_spicedb_both_still_end_in_time(
         assert await calls.may_view(root, "alice", created.token)
         spicedb_proxy.freeze()
         await calls.grant(root, "bob")
-        checking = asyncio.create_task(outcome(calls.may_view(root, "alice")))
+        checking = asyncio.create_task(outcome(calls.may_view(root, "nobody asked about before")))
         await asyncio.wait({checking}, timeout=0.3)
         await asyncio.gather(running.stop(serve), running.stop(relay))
         assert isinstance(await checking, Refusal)
