@@ -74,8 +74,8 @@ async def test_a_cancellation_at_any_moment_leaves_no_open_transaction_and_no_co
 
 
 async def test_no_free_connection_in_time_is_unavailable(narrow: Database, monkeypatch) -> None:
-    monkeypatch.setattr("pemba.storage.database.ACQUIRE_SECONDS", 0.05)
     async with narrow.begin(SYSTEM):
+        monkeypatch.setattr("pemba.storage.database.ACQUIRE_SECONDS", 0.05)
         with pytest.raises(Unavailable, match="free"):
             async with narrow.begin(SYSTEM):
                 pass
