@@ -26,11 +26,14 @@ from pemba.http.app import build_http
 from pemba.http.server import RunningHttp, run_http
 from pemba.model import SystemScope
 from pemba.relay.maintenance import Maintenance
+from pemba.relay.reconcile_schedule import ReconcileSchedule
 from pemba.relay.relay import Relay, RelayOptions
 from pemba.rpc.authentication import SystemKeys
 from pemba.rpc.server import Limits, RpcServer, Services, build_server
 from pemba.service.memberships import MembershipService
 from pemba.service.mutation import Mutations
+from pemba.service.operations import OperationsService
+from pemba.service.reconciliation import Reconciler
 from pemba.service.refusals import Refusals
 from pemba.service.tenants import TenantService
 from pemba.service.user_jobs import UserJobs
@@ -38,6 +41,7 @@ from pemba.service.users import UserService
 from pemba.service.workspaces import WorkspaceService
 from pemba.spicedb.client import SpiceDB
 from pemba.spicedb.schema_gate import SchemaGate
+from pemba.spicedb.stored import StoredTuples
 from pemba.storage import installation, migrate
 from pemba.storage.database import (
     API_ROLE,
@@ -98,7 +102,7 @@ async def relay(settings: RelaySettings, stopping: asyncio.Event) -> None:
             await _pause(stopping, _SHORT_SECONDS)
         if not stopping.is_set():
             log.info(Event.STARTED, process="relay")
-            _background(parts, await _maintenance(parts, settings), stopping)
+            await _maintenance(parts, settings, spicedb, stopping)
             daemon = Relay(settings.database_url, database, spicedb, _relay_options(settings))
             delivering = asyncio.create_task(daemon.run(), name="relay")
             await _first(stopping, delivering, watching)
@@ -197,9 +201,9 @@ def _services(
     signer = Signer(settings.root_secrets, installed.database_epoch)
     notifier = Notifier(database)
     parts.push_async_callback(notifier.close)
-    mutations = Mutations(
-        database, signer, notifier, Refusals(database), feed.look_again, settings.max_users_per_tenant
-    )
+    refusals = Refusals(database)
+    mutations = Mutations(database, signer, notifier, refusals, feed.look_again, settings.max_users_per_tenant)
+    reconciler = Reconciler(database, settings.database_url, StoredTuples(spicedb), notifier)
     return Services(
         authorizer=Authorizer(
             database,
@@ -213,6 +217,7 @@ def _services(
         workspaces=WorkspaceService(mutations),
         memberships=MembershipService(mutations),
         users=UserService(mutations),
+        operations=OperationsService(database, signer, reconciler, refusals),
     )
 
 
@@ -230,12 +235,18 @@ async def _grpc(parts: AsyncExitStack, settings: ServeSettings, services: Servic
     return rpc
 
 
-async def _maintenance(parts: AsyncExitStack, settings: RelaySettings) -> Coroutine[Any, Any, None]:
+async def _maintenance(
+    parts: AsyncExitStack, settings: RelaySettings, spicedb: SpiceDB, stopping: asyncio.Event
+) -> None:
     """The relay's mutations, with the rights of `serve`: its own role reads no records."""
     database = await _database(parts, settings, (API_ROLE, SYSTEM_ROLE))
     notifier = Notifier(database)
     parts.push_async_callback(notifier.close)
-    return Maintenance(UserJobs(database, notifier)).run()
+    _background(parts, Maintenance(UserJobs(database, notifier)).run(), stopping)
+    if settings.relay_reconcile_hours:
+        reconciler = Reconciler(database, settings.database_url, StoredTuples(spicedb), notifier)
+        seconds, apply = settings.relay_reconcile_hours * 3600, settings.relay_reconcile_apply
+        _background(parts, ReconcileSchedule(database, reconciler, seconds, apply=apply).run(), stopping)
 
 
 def _relay_options(settings: RelaySettings) -> RelayOptions:

@@ -179,6 +179,12 @@ class RelaySettings(DatabaseSettings, SpiceDBSettings):
         description="how often it looks while there are none (a notification wakes it sooner)",
     )
     relay_retention_days: float = Field(7.0, gt=0, description="how long delivered changes stay in the outbox")
+    relay_reconcile_hours: float = Field(
+        24.0, ge=0, le=8760, description="how often all of SpiceDB is compared with the records; 0: never"
+    )
+    relay_reconcile_apply: bool = Field(
+        False, description="whether what that finds is repaired as well (by `pemba reconcile --apply`'s default budget)"
+    )
     relay_rpc_seconds: float = Field(10.0, gt=0, le=120, description="deadline of one write to SpiceDB")
     relay_lease_seconds: float = Field(
         15.0, ge=2, le=300, description="how long others wait before they take over from a relay that fell silent"

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from pemba.model import (
+    GLOBAL_TYPES,
     Membership,
     ObjectRef,
     Operation,
@@ -18,6 +19,8 @@ from pemba.model import (
     TupleOperation,
     Workspace,
     WorkspaceKind,
+    decode_id,
+    is_typeid,
     spicedb_id,
 )
 
@@ -65,3 +68,27 @@ def difference(before: Iterable[Tuple], after: Iterable[Tuple]) -> list[TupleOpe
 
 def _workspace(tenant_id: TenantId, workspace_id: str) -> ObjectRef:
     return ObjectRef("workspace", spicedb_id(tenant_id, "workspace", workspace_id))
+
+
+TYPES = ("tenant", "workspace")
+"""The types on whose objects records stand for tuples: there whatever no record stands for is too much."""
+
+
+def owner_of(stored: Tuple) -> TenantId | None:
+    """The tenant whose stream writes this tuple; None where no tenant's object can have such an id."""
+    tenant_id, slash, _ = stored.resource.id.partition("/")
+    return TenantId(tenant_id) if slash and is_typeid("ten", tenant_id) else None
+
+
+def for_callers(tenant_id: TenantId, ref: SubjectRef) -> SubjectRef:
+    """The inverse of `subject_in_spicedb`, for objects too.
+
+    What Pemba never encodes (an id that is not printable, another tenant's) stays as SpiceDB has it.
+    """
+    plain = ref.id if ref.type in GLOBAL_TYPES else ref.id.removeprefix(f"{tenant_id}/")
+    try:
+        id_ = decode_id(plain)
+    except ValueError:
+        return ref
+    is_ours = id_.isprintable() and spicedb_id(tenant_id, ref.type, id_) == ref.id
+    return SubjectRef(ref.type, id_, ref.relation) if is_ours else ref

@@ -33,6 +33,7 @@ class Event(StrEnum):
     STORE_LOST = "store_lost"
     DATABASE_LOST = "database_lost"
     SHARD_WELL_AGAIN = "shard_well_again"
+    DRIFT_FOUND = "drift_found"
 
 
 RPC_SECONDS = Histogram(
@@ -56,6 +57,15 @@ RELAY_WRITE_FAILURES = Counter(
     "pemba_relay_write_failures",
     "Writes to SpiceDB that failed, by what the relay made of it",
     ["kind"],
+)
+DRIFT_TUPLES = Gauge(
+    "pemba_drift_tuples",
+    "Tuples in which SpiceDB differed from the records when this process last compared all of them: missing,"
+    " too_much, foreign",
+    ["kind"],
+)
+RECONCILE_TIME = Gauge(
+    "pemba_reconcile_timestamp_seconds", "When this process last compared all of SpiceDB with the records (Unix time)"
 )
 POSITIONS_AGE_SECONDS = Gauge(
     "pemba_positions_age_seconds", "Since when, by PostgreSQL's last answer, this server knows positions and statuses"

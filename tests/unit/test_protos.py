@@ -21,8 +21,9 @@ DEFINED = [service for module in MODULES for service in module.DESCRIPTOR.servic
 METHODS = [method for service in DEFINED for method in service.methods]
 NOT_OF_ONE_TENANT = {
     "CreateTenant", "ListTenants", "CreateUser", "GetUser", "ListUsers", "UpdateUser", "SuspendUser", "ActivateUser",
-    "DeactivateUser", "RecordLogin",
+    "DeactivateUser", "RecordLogin", "GetRelayStatus",
 }  # fmt: skip
+WITHOUT_TOKEN = {"GetRelayStatus"}
 
 
 def full_name(method):
@@ -46,9 +47,11 @@ def test_every_method_has_a_scope_and_no_other_has():
 
 
 @pytest.mark.parametrize("method", METHODS, ids=full_name)
-def test_reading_takes_read_checking_check_and_the_rest_write(method):
+def test_reading_takes_read_checking_check_operations_admin_and_the_rest_write(method):
     expected = Scope.WRITE
-    if method.containing_service.name == "PermissionService":
+    if method.containing_service.name == "OperationsService":
+        expected = Scope.ADMIN
+    elif method.containing_service.name == "PermissionService":
         expected = Scope.CHECK
     elif method.name.startswith(("Get", "List")):
         expected = Scope.READ
@@ -59,7 +62,7 @@ def test_reading_takes_read_checking_check_and_the_rest_write(method):
 def test_requests_responses_and_tokens_are_named_as_everywhere(method):
     assert method.input_type.name == f"{method.name}Request"
     assert method.output_type.name == f"{method.name}Response"
-    assert "token" in names(method.output_type)
+    assert ("token" in names(method.output_type)) == (method.name not in WITHOUT_TOKEN)
     assert ("tenant_id" in names(method.input_type)) == (method.name not in NOT_OF_ONE_TENANT)
 
 

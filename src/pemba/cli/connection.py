@@ -21,6 +21,7 @@ from pemba.config import ClientSettings, DevSettings, load
 from pemba.dev.ready import FILE_NAME, read_ready
 from pemba.errors import ConfigError, FieldViolation
 from pemba.v1.memberships_pb2_grpc import MembershipServiceStub
+from pemba.v1.operations_pb2_grpc import OperationsServiceStub
 from pemba.v1.permissions_pb2_grpc import PermissionServiceStub
 from pemba.v1.tenants_pb2_grpc import TenantServiceStub
 from pemba.v1.users_pb2_grpc import UserServiceStub
@@ -90,6 +91,10 @@ class Connection:
     def permissions(self) -> PermissionServiceStub:
         return PermissionServiceStub(self._channel)
 
+    @cached_property
+    def operations(self) -> OperationsServiceStub:
+        return OperationsServiceStub(self._channel)
+
     def read(self, rpc: grpc.UnaryUnaryMultiCallable[Request, Answer], request: Request) -> Answer:
         """Call `rpc`, within the deadline of --timeout."""
         try:
@@ -101,6 +106,13 @@ class Connection:
         """Call `rpc` and wait for the end of its stream: a part of it is no answer."""
         try:
             return tuple(rpc(request, timeout=self._options.timeout, metadata=self._metadata))
+        except grpc.RpcError as error:
+            raise CallFailed(_problem(error, self._target)) from error
+
+    def follow(self, rpc: grpc.UnaryStreamMultiCallable[Request, Answer], request: Request) -> Generator[Answer]:
+        """Call `rpc` and give its messages as they come, however long that takes."""
+        try:
+            yield from rpc(request, metadata=self._metadata)
         except grpc.RpcError as error:
             raise CallFailed(_problem(error, self._target)) from error
 

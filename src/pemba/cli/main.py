@@ -19,6 +19,7 @@ from pemba.cli import (
     member,
     outbox,
     process,
+    reconcile,
     schema,
     tenant,
     user,
@@ -43,6 +44,7 @@ CONTENTS = (
     "check",
     "lookup",
     "outbox",
+    "reconcile",
     "doctor",
     "bench",
 )
@@ -78,6 +80,7 @@ app.add_typer(user.app, rich_help_panel=RECORDS)
 app.command("check", rich_help_panel=ASK)(with_call_options(check.check))
 app.add_typer(lookup.app, rich_help_panel=ASK)
 app.add_typer(outbox.app, rich_help_panel=OPERATE)
+app.command("reconcile", rich_help_panel=OPERATE)(with_call_options(reconcile.reconcile, ("output", "endpoint")))
 app.command("doctor", rich_help_panel=OPERATE)(doctor.doctor)
 app.command("bench", rich_help_panel=OPERATE)(bench.bench)
 

@@ -30,6 +30,9 @@ Context = grpc.aio.ServicerContext[bytes, bytes]
 Readiness = Callable[[], None]
 """Raises Unavailable while the process cannot serve, SCHEMA_MISMATCH for instance.  Must not block."""
 
+LONG_SECONDS = {"/pemba.v1.OperationsService/Reconcile": 24 * 3600.0}
+"""Methods that take as long as there is to do: a scan can go on for as long as SpiceDB keeps its revision."""
+
 _CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 
 log = structlog.get_logger()
@@ -52,6 +55,7 @@ class _Method:
         self._scope = SCOPES[self._name]
         self._handle = handler
         self._gate = gate
+        self._longest_seconds = LONG_SECONDS.get(self._name, gate.default_deadline_seconds)
         self._request_type: type[Message] = GetMessageClass(descriptor.input_type)
         fields = descriptor.input_type.fields_by_name
         self._names_tenant = "tenant_id" in fields
@@ -107,9 +111,8 @@ class _Method:
         raise NotImplementedError
 
     def _seconds_left(self, context: Context) -> float:
-        longest = self._gate.default_deadline_seconds
         remaining: float | None = context.time_remaining()  # None where the caller set no deadline
-        return longest if remaining is None else min(remaining, longest)
+        return self._longest_seconds if remaining is None else min(remaining, self._longest_seconds)
 
     def _parse(self, body: bytes) -> Any:
         try:

@@ -46,8 +46,8 @@ def tenant(record: Tenant) -> tenants_pb2.Tenant:
         slug=record.slug,
         name=record.name,
         status=_STATUSES[record.status],
-        create_time=_timestamp(record.create_time),
-        update_time=_timestamp(record.update_time),
+        create_time=timestamp(record.create_time),
+        update_time=timestamp(record.update_time),
         etag=record.etag,
     )
 
@@ -60,11 +60,11 @@ def workspace(record: Workspace) -> workspaces_pb2.Workspace:
         slug=record.slug,
         name=record.name,
         kind=_KINDS[record.kind],
-        archive_time=None if record.archive_time is None else _timestamp(record.archive_time),
+        archive_time=None if record.archive_time is None else timestamp(record.archive_time),
         archived_with=record.archived_with or "",
         creator_id=record.creator_id or "",
-        create_time=_timestamp(record.create_time),
-        update_time=_timestamp(record.update_time),
+        create_time=timestamp(record.create_time),
+        update_time=timestamp(record.update_time),
         etag=record.etag,
     )
 
@@ -76,9 +76,9 @@ def user(record: User) -> users_pb2.User:
         display_name=record.display_name,
         status=_USER_STATUSES[record.status],
         activating=record.activating,
-        last_login_time=None if record.last_login_time is None else _timestamp(record.last_login_time),
-        create_time=_timestamp(record.create_time),
-        update_time=_timestamp(record.update_time),
+        last_login_time=None if record.last_login_time is None else timestamp(record.last_login_time),
+        create_time=timestamp(record.create_time),
+        update_time=timestamp(record.update_time),
         etag=record.etag,
     )
 
@@ -90,8 +90,8 @@ def membership(record: Membership) -> memberships_pb2.Membership:
         object=types_pb2.ObjectRef(type=object_.type, id=object_.id),
         subject=types_pb2.SubjectRef(type=subject.type, id=subject.id, relation=subject.relation),
         role=_ROLES[record.role],
-        join_time=_timestamp(record.join_time),
-        update_time=_timestamp(record.update_time),
+        join_time=timestamp(record.join_time),
+        update_time=timestamp(record.update_time),
         invited_by=record.invited_by or "",
         etag=record.etag,
     )
@@ -111,7 +111,7 @@ def effective_member(member: EffectiveMember) -> memberships_pb2.EffectiveMember
     )
 
 
-def _timestamp(time: datetime) -> Timestamp:
+def timestamp(time: datetime) -> Timestamp:
     stamp = Timestamp()
     stamp.FromDatetime(time)
     return stamp

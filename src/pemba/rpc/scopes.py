@@ -43,6 +43,8 @@ SCOPES: dict[str, Scope] = {
     "/pemba.v1.UserService/SetCurrentWorkspace": Scope.WRITE,
     "/pemba.v1.UserService/GetCurrentWorkspace": Scope.READ,
     "/pemba.v1.UserService/RecordLogin": Scope.WRITE,
+    "/pemba.v1.OperationsService/GetRelayStatus": Scope.ADMIN,
+    "/pemba.v1.OperationsService/Reconcile": Scope.ADMIN,
 }
 
 

@@ -15,15 +15,17 @@ from pemba.authorizer import Authorizer
 from pemba.rpc.authentication import SystemKeys
 from pemba.rpc.memberships import Memberships
 from pemba.rpc.method import Gate, Readiness, method_handler
+from pemba.rpc.operations import Operations
 from pemba.rpc.permissions import Permissions
 from pemba.rpc.tenants import Tenants
 from pemba.rpc.users import Users
 from pemba.rpc.workspaces import Workspaces
 from pemba.service.memberships import MembershipService
+from pemba.service.operations import OperationsService
 from pemba.service.tenants import TenantService
 from pemba.service.users import UserService
 from pemba.service.workspaces import WorkspaceService
-from pemba.v1 import memberships_pb2, permissions_pb2, tenants_pb2, users_pb2, workspaces_pb2
+from pemba.v1 import memberships_pb2, operations_pb2, permissions_pb2, tenants_pb2, users_pb2, workspaces_pb2
 
 SERVICES: tuple[ServiceDescriptor, ...] = (
     permissions_pb2.DESCRIPTOR.services_by_name["PermissionService"],
@@ -31,6 +33,7 @@ SERVICES: tuple[ServiceDescriptor, ...] = (
     workspaces_pb2.DESCRIPTOR.services_by_name["WorkspaceService"],
     memberships_pb2.DESCRIPTOR.services_by_name["MembershipService"],
     users_pb2.DESCRIPTOR.services_by_name["UserService"],
+    operations_pb2.DESCRIPTOR.services_by_name["OperationsService"],
 )
 
 
@@ -43,6 +46,7 @@ class Services:
     workspaces: WorkspaceService
     memberships: MembershipService
     users: UserService
+    operations: OperationsService
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +56,7 @@ class Limits:
     max_message_bytes: int = 4 * 1024 * 1024
     max_concurrent_rpcs: int = 1000
     default_deadline_seconds: float = 30.0
-    """The longest a call may run; a caller's own deadline holds where it is shorter."""
+    """The longest a call may run, but for `method.LONG_SECONDS`; a caller's own deadline holds where it is shorter."""
     keepalive_seconds: float = 60.0
     """Idle connections are asked this often whether they are still there."""
     min_ping_seconds: float = 10.0
@@ -118,6 +122,7 @@ def build_server(
         Workspaces(services.workspaces),
         Memberships(services.memberships),
         Users(services.users),
+        Operations(services.operations),
     )
     for service, part in zip(SERVICES, parts, strict=True):
         server.add_generic_rpc_handlers((_handlers(service, part, gate),))

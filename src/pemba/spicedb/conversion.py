@@ -101,17 +101,19 @@ def to_update(operation: TupleOperation) -> RelationshipUpdate:
 
 
 def to_precondition(stored: Tuple) -> Precondition:
-    return Precondition(
-        operation=Precondition.OPERATION_MUST_MATCH,
-        filter=RelationshipFilter(
-            resource_type=stored.resource.type,
-            optional_resource_id=stored.resource.id,
-            optional_relation=stored.relation,
-            optional_subject_filter=SubjectFilter(
-                subject_type=stored.subject.type,
-                optional_subject_id=stored.subject.id,
-                optional_relation=SubjectFilter.RelationFilter(relation=stored.subject.relation),
-            ),
+    return Precondition(operation=Precondition.OPERATION_MUST_MATCH, filter=to_filter(stored))
+
+
+def to_filter(stored: Tuple) -> RelationshipFilter:
+    """What this tuple matches and no other does."""
+    return RelationshipFilter(
+        resource_type=stored.resource.type,
+        optional_resource_id=stored.resource.id,
+        optional_relation=stored.relation,
+        optional_subject_filter=SubjectFilter(
+            subject_type=stored.subject.type,
+            optional_subject_id=stored.subject.id,
+            optional_relation=SubjectFilter.RelationFilter(relation=stored.subject.relation),
         ),
     )
 

@@ -12,6 +12,8 @@ from pemba.storage.statement import Statement
 
 _COLUMNS = "tenant_id, workspace_id, subject_type, subject_id, role, join_time, update_time, invited_by, changed_seq"
 COLUMNS_OF_M = ", ".join(f"m.{column.strip()}" for column in _COLUMNS.split(","))
+HAS_TUPLES = "u.id IS NULL OR u.status = 'active' OR u.activating AS has_tuples"
+"""Of a membership joined with its user `u`: whether it stands for a tuple as far as its subject goes."""
 
 # A changed role keeps join_time and invited_by; an unchanged one keeps everything.
 _PUT = Statement(
@@ -34,7 +36,7 @@ _LIST = Statement(
 )
 _OF_WORKSPACES = Statement(
     f"""
-    SELECT {COLUMNS_OF_M}, u.id IS NULL OR u.status = 'active' OR u.activating AS has_tuples
+    SELECT {COLUMNS_OF_M}, {HAS_TUPLES}
     FROM memberships m LEFT JOIN users u ON u.id = m.user_id
     WHERE m.tenant_id = :tenant_id AND m.workspace_id = ANY (CAST(:workspace_ids AS text[]))
     ORDER BY m.workspace_id, m.subject_type, m.subject_id LIMIT :limit

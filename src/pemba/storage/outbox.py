@@ -21,6 +21,9 @@ MAX_ROW_BYTES = 2 * 1024 * 1024
 MAX_CHANGE_OPERATIONS = 50_000
 
 _CREATE_HEAD = Statement("INSERT INTO tenant_head (tenant_id, shard, head_seq) VALUES (:tenant_id, :shard, 1)")
+_ENSURE_HEAD = Statement(
+    "INSERT INTO tenant_head (tenant_id, shard, head_seq) VALUES (:tenant_id, :shard, 0) ON CONFLICT DO NOTHING"
+)
 _ADVANCE = Statement("UPDATE tenant_head SET head_seq = head_seq + :by WHERE tenant_id = :tenant_id RETURNING head_seq")
 _LOCK_HEADS = Statement(
     "SELECT tenant_id FROM tenant_head WHERE tenant_id = ANY (CAST(:ids AS text[])) ORDER BY tenant_id FOR UPDATE"
@@ -36,6 +39,17 @@ _STATUS = Statement(
     LEFT JOIN outbox o ON o.tenant_id = h.tenant_id AND o.seq = coalesce(d.delivered_seq, 0) + 1
     WHERE h.head_seq > coalesce(d.delivered_seq, 0) OR CAST(:all AS bool)
     ORDER BY undelivered DESC, h.tenant_id LIMIT :limit
+    """
+)
+_SHARDS = Statement(
+    """
+    SELECT h.shard, count(*) AS streams, count(*) FILTER (WHERE h.head_seq > coalesce(d.delivered_seq, 0)) AS behind,
+        CAST(sum(h.head_seq - coalesce(d.delivered_seq, 0)) AS bigint) AS undelivered,
+        coalesce(max(extract(epoch FROM now() - o.create_time)), 0) AS oldest_seconds
+    FROM tenant_head h
+    LEFT JOIN tenant_delivery d ON d.tenant_id = h.tenant_id
+    LEFT JOIN outbox o ON o.tenant_id = h.tenant_id AND o.seq = coalesce(d.delivered_seq, 0) + 1
+    GROUP BY h.shard
     """
 )
 
@@ -62,6 +76,17 @@ class StreamStatus:
     oldest_seconds: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class ShardStatus:
+    """How far a lane is: its streams, how many of them are behind, and by how many rows."""
+
+    shard: int
+    streams: int
+    streams_behind: int
+    undelivered: int
+    oldest_seconds: float
+
+
 def shard_of(tenant_id: TenantId) -> int:
     """The lane that delivers this tenant: fixed for ever, so no random hash seed may come into it."""
     return zlib.crc32(tenant_id.encode()) % SHARDS
@@ -71,6 +96,11 @@ async def create_head(tx: SystemTransaction, tenant_id: TenantId) -> Seq:
     """A new tenant's stream; the first number is taken with it."""
     await _CREATE_HEAD.run(tx, tenant_id=tenant_id, shard=shard_of(tenant_id))
     return Seq(1)
+
+
+async def ensure_head(tx: SystemTransaction, tenant_id: TenantId) -> None:
+    """A stream for what is in SpiceDB under a tenant that never was one here: as if it had been deleted."""
+    await _ENSURE_HEAD.run(tx, tenant_id=tenant_id, shard=shard_of(tenant_id))
 
 
 async def advance(tx: TenantTransaction, by: int = 1) -> Seq | None:
@@ -103,6 +133,17 @@ async def status(tx: Transaction, *, every: bool, limit: int) -> list[StreamStat
             None if r["oldest_seconds"] is None else float(r["oldest_seconds"]),
         )
         for r in await _STATUS.rows(tx, all=every, limit=limit)
+    ]
+
+
+async def shards(tx: Transaction) -> list[ShardStatus]:
+    """Every lane, in order."""
+    found = {r["shard"]: r for r in await _SHARDS.rows(tx)}
+    return [
+        ShardStatus(n, r["streams"], r["behind"], r["undelivered"], float(r["oldest_seconds"]))
+        if (r := found.get(n))
+        else ShardStatus(n, 0, 0, 0, 0.0)
+        for n in range(SHARDS)
     ]
 
 

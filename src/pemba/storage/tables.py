@@ -56,6 +56,8 @@ installation = sa.Table(
     # A seqlock over the SpiceDB schema: odd while an apply is under way.
     sa.Column("schema_number", sa.BigInteger, nullable=False, server_default=sa.text("0")),
     _time("create_time"),
+    # When the whole store was last compared with the records.
+    _time("reconcile_time", nullable=True),
 )
 
 users = sa.Table(
@@ -188,6 +190,14 @@ memberships = sa.Table(
     sa.CheckConstraint("role <> 'owner' OR subject_type = 'user'", name="owner_is_user"),
 )
 sa.Index("memberships_user_id_idx", memberships.c.tenant_id, memberships.c.user_id)
+# Roles on tenants themselves, in order: the unique key has workspace_id in between.
+sa.Index(
+    "memberships_of_tenants_idx",
+    memberships.c.tenant_id,
+    memberships.c.subject_type,
+    memberships.c.subject_id,
+    postgresql_where=sa.text("workspace_id IS NULL"),
+)
 sa.Index(
     "memberships_of_user_idx",
     memberships.c.user_id,

@@ -13,6 +13,7 @@ from grpc_health.v1.health import HealthServicer
 from pemba.cli.main import main
 from pemba.v1 import (
     memberships_pb2_grpc,
+    operations_pb2_grpc,
     permissions_pb2_grpc,
     tenants_pb2_grpc,
     users_pb2_grpc,
@@ -90,6 +91,7 @@ def api(monkeypatch):
         (memberships_pb2_grpc, "MembershipService"),
         (users_pb2_grpc, "UserService"),
         (permissions_pb2_grpc, "PermissionService"),
+        (operations_pb2_grpc, "OperationsService"),
     ):
         servicer = _servicer(getattr(module, f"{service}Servicer"), fake)
         getattr(module, f"add_{service}Servicer_to_server")(servicer, server)

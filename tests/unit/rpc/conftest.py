@@ -31,9 +31,12 @@ from pemba.model import (
 )
 from pemba.rpc.authentication import SystemKeys
 from pemba.rpc.server import Limits, RpcServer, Services, build_server
+from pemba.service.operations import RelayStatus
+from pemba.service.reconciliation import Event
 from pemba.service.results import Changed, Found, Page, TenantCreated
 from pemba.service.user_workspace import CurrentWorkspace
 from pemba.v1.memberships_pb2_grpc import MembershipServiceStub
+from pemba.v1.operations_pb2_grpc import OperationsServiceStub
 from pemba.v1.permissions_pb2_grpc import PermissionServiceStub
 from pemba.v1.tenants_pb2_grpc import TenantServiceStub
 from pemba.v1.users_pb2_grpc import UserServiceStub
@@ -108,6 +111,21 @@ class FakeService:
 
 
 @dataclass
+class FakeOperations(FakeService):
+    """`events` are what a reconciliation tells."""
+
+    events: list[Event] = field(default_factory=list)
+
+    async def reconcile(self, *arguments: Any) -> AsyncIterator[Event]:
+        self.calls.append(Noted("reconcile", arguments, {}))
+        for event in self.events:
+            yield event
+
+    def token(self, _: Any) -> str:
+        return "t9"
+
+
+@dataclass
 class Refusal:
     """An error as a client sees it, its details unpacked."""
 
@@ -144,6 +162,7 @@ class Running:
     workspaces: FakeService
     memberships: FakeService
     users: FakeService
+    operations: FakeOperations
     channel: grpc.aio.Channel
     stubs: tuple[Any, ...]
 
@@ -238,6 +257,7 @@ def _fakes() -> tuple[FakeService, ...]:
                 "record_login": user,
             }
         ),
+        FakeOperations({"get_relay_status": RelayStatus([], [], None)}),
     )
 
 
@@ -270,6 +290,7 @@ async def serve() -> AsyncIterator[Serve]:
                 WorkspaceServiceStub,
                 MembershipServiceStub,
                 UserServiceStub,
+                OperationsServiceStub,
             )
             return Running(rpc, *fakes, channel, tuple(stub(channel) for stub in stubs))
 

@@ -1,0 +1,152 @@
+"""The records that tuples stand for: all of them, page after page, or those that given tuples can come from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from asyncpg import Record
+
+from pemba.model import Membership, SubjectRef, TenantId, Workspace, WorkspaceId
+from pemba.storage import memberships, workspaces
+from pemba.storage.database import Transaction
+from pemba.storage.statement import Statement
+
+_HELD = f"{memberships.COLUMNS_OF_M}, {memberships.HAS_TUPLES}"
+_ARCHIVED = "w.archive_time IS NOT NULL AS archived"
+
+# Each goes along an index, so that a page costs the same wherever it is.
+_WORKSPACES = Statement(
+    f"""
+    SELECT {workspaces.COLUMNS_OF_W} FROM workspaces w
+    WHERE (w.tenant_id, w.id) > (:after_tenant, :after_id) AND w.tenant_id <= :last_tenant
+    ORDER BY w.tenant_id, w.id LIMIT :limit
+    """
+)
+_ON_TENANTS = Statement(
+    f"""
+    SELECT {_HELD}, false AS archived FROM memberships m LEFT JOIN users u ON u.id = m.user_id
+    WHERE m.workspace_id IS NULL AND m.tenant_id <= :last_tenant
+        AND (m.tenant_id, m.subject_type, m.subject_id) > (:after_tenant, :after_type, :after_subject)
+    ORDER BY m.tenant_id, m.subject_type, m.subject_id LIMIT :limit
+    """
+)
+_ON_WORKSPACES = Statement(
+    f"""
+    SELECT {_HELD}, {_ARCHIVED} FROM memberships m LEFT JOIN users u ON u.id = m.user_id
+    JOIN workspaces w ON w.tenant_id = m.tenant_id AND w.id = m.workspace_id
+    WHERE m.tenant_id <= :last_tenant AND (m.tenant_id, m.workspace_id, m.subject_type, m.subject_id)
+        > (:after_tenant, :after_workspace, :after_type, :after_subject)
+    ORDER BY m.tenant_id, m.workspace_id, m.subject_type, m.subject_id LIMIT :limit
+    """
+)
+_WORKSPACES_NAMED = Statement(
+    f"""
+    SELECT {workspaces.COLUMNS_OF_W}
+    FROM unnest(CAST(:tenant_ids AS text[]), CAST(:ids AS text[])) AS named (tenant_id, id)
+    JOIN workspaces w ON w.tenant_id = named.tenant_id AND w.id = named.id
+    """
+)
+_MEMBERSHIPS_NAMED = Statement(
+    f"""
+    WITH named AS (
+        SELECT * FROM unnest(
+            CAST(:tenant_ids AS text[]), CAST(:workspace_ids AS text[]), CAST(:types AS text[]), CAST(:ids AS text[])
+        ) AS named (tenant_id, workspace_id, subject_type, subject_id)
+    )
+    SELECT {_HELD}, {_ARCHIVED} FROM named n
+    JOIN memberships m ON m.tenant_id = n.tenant_id AND m.workspace_id = n.workspace_id
+        AND m.subject_type = n.subject_type AND m.subject_id = n.subject_id
+    JOIN workspaces w ON w.tenant_id = m.tenant_id AND w.id = m.workspace_id
+    LEFT JOIN users u ON u.id = m.user_id
+    UNION ALL
+    SELECT {_HELD}, false FROM named n
+    JOIN memberships m ON m.tenant_id = n.tenant_id AND m.workspace_id IS NULL AND n.workspace_id IS NULL
+        AND m.subject_type = n.subject_type AND m.subject_id = n.subject_id
+    LEFT JOIN users u ON u.id = m.user_id
+    """
+)
+
+_LAST_TENANT = "zzz"
+"""Sorts after every tenant's id, which begins with `ten_`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectedRole:
+    """A membership, and what decides whether it stands for a tuple."""
+
+    membership: Membership
+    subject_is_active: bool
+    object_is_archived: bool
+
+
+MembershipName = tuple[TenantId, WorkspaceId | None, SubjectRef]
+
+
+async def workspaces_after(
+    tx: Transaction, tenant_id: TenantId | None, after: Workspace | None, limit: int
+) -> list[Workspace]:
+    """The next workspaces, of one tenant or (None) of all, archived ones too."""
+    records = await _WORKSPACES.rows(
+        tx,
+        after_tenant=after.tenant_id if after else tenant_id or "",
+        after_id=after.id if after else "",
+        last_tenant=tenant_id or _LAST_TENANT,
+        limit=limit,
+    )
+    return [workspaces.from_record(record) for record in records]
+
+
+async def on_tenants_after(
+    tx: Transaction, tenant_id: TenantId | None, after: ProjectedRole | None, limit: int
+) -> list[ProjectedRole]:
+    """The next roles on tenants themselves, of one tenant or (None) of all."""
+    at = after.membership if after else None
+    records = await _ON_TENANTS.rows(
+        tx,
+        after_tenant=at.tenant_id if at else tenant_id or "",
+        after_type=at.subject.type if at else "",
+        after_subject=at.subject.id if at else "",
+        last_tenant=tenant_id or _LAST_TENANT,
+        limit=limit,
+    )
+    return [_held(record) for record in records]
+
+
+async def on_workspaces_after(
+    tx: Transaction, tenant_id: TenantId | None, after: ProjectedRole | None, limit: int
+) -> list[ProjectedRole]:
+    """The next roles on workspaces, of one tenant or (None) of all."""
+    at = after.membership if after else None
+    records = await _ON_WORKSPACES.rows(
+        tx,
+        after_tenant=at.tenant_id if at else tenant_id or "",
+        after_workspace=at.workspace_id if at else "",
+        after_type=at.subject.type if at else "",
+        after_subject=at.subject.id if at else "",
+        last_tenant=tenant_id or _LAST_TENANT,
+        limit=limit,
+    )
+    return [_held(record) for record in records]
+
+
+async def workspaces_named(tx: Transaction, names: Sequence[tuple[TenantId, WorkspaceId]]) -> list[Workspace]:
+    """Those of these workspaces that there are."""
+    records = await _WORKSPACES_NAMED.rows(tx, tenant_ids=[t for t, _ in names], ids=[id_ for _, id_ in names])
+    return [workspaces.from_record(record) for record in records]
+
+
+async def memberships_named(tx: Transaction, names: Sequence[MembershipName]) -> list[ProjectedRole]:
+    """Those of these memberships that there are."""
+    records = await _MEMBERSHIPS_NAMED.rows(
+        tx,
+        tenant_ids=[tenant_id for tenant_id, _, _ in names],
+        workspace_ids=[workspace_id for _, workspace_id, _ in names],
+        types=[subject.type for _, _, subject in names],
+        ids=[subject.id for _, _, subject in names],
+    )
+    return [_held(record) for record in records]
+
+
+def _held(record: Record) -> ProjectedRole:
+    return ProjectedRole(memberships.from_record(record), record["has_tuples"], record["archived"])
