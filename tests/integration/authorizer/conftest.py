@@ -136,10 +136,12 @@ class HeldPulse:
 
 
 class CountingSpiceDB(SpiceDB):
-    """The real one; what it is asked is noted, and waits while the gate is closed (the answers to single checks)."""
+    """The real one; what it is asked is noted, and waits while the gate is closed: a single question with
+    its answer, several before they are asked."""
 
     def __init__(self, channel: grpc.aio.Channel, key: str) -> None:
         super().__init__(channel, key)
+        self.key = key
         self.asked: list[Freshness] = []
         self.gate = asyncio.Event()
         self.gate.set()
@@ -152,6 +154,7 @@ class CountingSpiceDB(SpiceDB):
 
     async def check_bulk(self, questions: Any, freshness: Freshness, timeout: float):
         self.asked += [freshness] * len(questions)
+        await self.gate.wait()
         return await super().check_bulk(questions, freshness, timeout)
 
 

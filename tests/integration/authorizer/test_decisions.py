@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from pemba.authorizer import Consistency, Decision, Question, decisions
+from pemba.authorizer import Authorizer, Consistency, Decision, Question, decisions
 from pemba.authorizer.decisions import Decisions
 from pemba.authorizer.ground import Position
 from pemba.errors import Reason, Timeout
@@ -26,7 +26,7 @@ from pemba.model import (
     spicedb_id,
 )
 from pemba.spicedb import schema, schema_apply
-from pemba.spicedb.client import AtLeast, CheckResult, FullyConsistent
+from pemba.spicedb.client import AtLeast, CheckResult, FullyConsistent, SpiceDB
 from pemba.storage.schema_versions import SchemaVersions
 from tests.integration.authorizer.conftest import Asking, CountingSpiceDB, Followed
 from tests.integration.conftest import ref
@@ -420,6 +420,35 @@ async def test_what_a_caveat_decides_is_asked_each_time(own: Asking) -> None:
         assert await ask(plain, "friday") == (DENIED, DENIED, 2), "a context of the caller's, needed or not"
     assert await ask(plain) == (DENIED, DENIED, 1)
     assert await ask(plain) == (DENIED, DENIED, 0)
+
+
+async def test_all_permissions_are_of_one_revision_where_a_caveat_decides_as_well(own: Asking) -> None:
+    """Two ask for them at once, and the later answers have one that is not kept."""
+    await own.feed.poll()
+    tenant, _ = await own.parts.tenant()
+    bob = SubjectRef("user", "bob")
+    questions = [Question(ref(tenant), permission, bob) for permission in ("administer", "view")]
+    admin = Tuple(stored(tenant, ref(tenant)), "admin", bob)
+    await touch(own.spicedb, admin)
+
+    async def ask(authorizer: Authorizer) -> list[Decision]:
+        found = await authorizer.check_all(own.parts.system, tenant.id, questions, Consistency(), in_time())
+        return [answer.decision for answer in found.answers.values()]
+
+    second = SpiceDB(own.spicedb.channel, own.spicedb.key)
+    ahead = Authorizer(own.parts.database, second, own.parts.signer, own.feed, own.decisions, 10)
+    await own.may_view(tenant, "carol")  # the tenant is known
+    own.spicedb.gate.clear()
+    late = asyncio.create_task(ask(own.authorizer))
+    await eventually(lambda: was_asked(own, 3))
+    before = await ask(ahead)
+    assert before == [ALLOWED, ALLOWED]
+    await own.spicedb.write([TupleOperation(Operation.DELETE, admin)], metadata={}, timeout=5)
+    await write_on_day(own.spicedb, tenant, "bob")
+    own.spicedb.gate.set()
+    after = await late
+    assert after == [DENIED, CONDITIONAL]
+    assert await ask(ahead) in (before, after)
 
 
 async def write_on_day(client: CountingSpiceDB, tenant: Tenant, user: str) -> None:

@@ -237,8 +237,13 @@ async def waits(loading: asyncio.Semaphore) -> bool:
 # -- other lives ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("max_inactive", [0, 10])
 @pytest.mark.parametrize("column", ["database_epoch", "store_epoch"])
-async def test_in_another_life_nothing_counts_that_was_known(followed: Followed, column: str) -> None:
+async def test_in_another_life_nothing_counts_that_was_known(
+    followed: Followed, column: str, max_inactive: int
+) -> None:
+    followed.feed = Feed(followed.parts.database, 60, max_inactive)
+    await followed.feed.poll()
     tenant, _ = await followed.parts.tenant()
     await followed.set_status("bob")
     await followed.deliver(tenant, seq=2)
@@ -290,16 +295,17 @@ async def test_while_a_schema_is_applied_no_revision_is_fresh_and_no_answer_last
     before = await followed.position(known)
     assert (before.zedtoken, before.serial > 0) == ("z", True)
     await followed.schema_number(1)
+    await followed.deliver(known, seq=2, zedtoken="x", schema_number=1)
     await followed.feed.poll()
-    for tenant in (known, unknown):
+    for tenant, seq in ((known, 2), (unknown, 1)):
         position = await followed.position(tenant)
-        assert (position.zedtoken, position.serial, position.delivered_seq) == (None, 0, 1)
+        assert (position.zedtoken, position.serial, position.delivered_seq) == (None, 0, seq)
     await followed.schema_number(2)
     await followed.feed.poll()
     for tenant in (known, unknown):
         after = await followed.position(tenant)
         assert (after.zedtoken, after.serial > before.serial) == (None, True), "written under the last schema"
-    await followed.deliver(known, seq=2, schema_number=2, zedtoken="y")
+    await followed.deliver(known, seq=3, schema_number=2, zedtoken="y")
     await followed.feed.poll()
     assert (await followed.position(known)).zedtoken == "y"
 
@@ -478,8 +484,9 @@ async def test_where_postgresql_is_silent_only_the_first_questions_wait_and_not_
     pulse.released.set()
     pulse.closed = False
     await followed.feed.poll()
+    await followed.deliver(tenant, seq=2)
     clock.ahead = 60
-    assert (await followed.position(tenant)).delivered_seq == 1, "and once it was seen again, all wait once more"
+    assert (await followed.position(tenant)).delivered_seq == 2, "once it was seen again, questions look again"
 
 
 async def test_loads_that_hang_do_not_keep_the_feed_from_looking(
