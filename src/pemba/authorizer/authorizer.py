@@ -77,6 +77,7 @@ class Authorizer:
 
         await asyncio.gather(*(ask(tenant_id) for tenant_id in sorted(tenants)))
         token_of_all = "" if consistency.minimize_latency else self._token_of(snapshot, tenants)
+        assert None not in results  # an item without its answer would shift all after it
         return BatchAnswer(tuple(r for r in results if r is not None), token_of_all)
 
     async def check_all(
