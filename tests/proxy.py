@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from enum import Enum
 from urllib.parse import parse_qs, quote, urlsplit
@@ -54,6 +54,7 @@ class _Link:
         self.server = server
         self.answers_held: Trap | None = None
         self.late: Trap | None = None
+        self.late_stream = 0
         self.tail = b""
         self.cut = asyncio.Event()
 
@@ -188,7 +189,7 @@ class Proxy:
                         return
                     data += more
                 elif trap is not None and trap.side is Side.LATE:
-                    link.late = trap
+                    link.late, link.late_stream = trap, _stream_of(trap.pattern, data)
                     link.client[1].transport.abort()
                     trap.sprung.set()
                     await trap.wait()
@@ -207,7 +208,7 @@ class Proxy:
             while data := await link.server[0].read(_CHUNK):
                 await self._flowing.wait()
                 if link.late is not None:
-                    if _ends_a_stream(data):
+                    if _ends(link.late_stream, data):
                         link.late.answered.set()
                     continue
                 if link.answers_held is not None:
@@ -258,11 +259,23 @@ async def _hold(trap: Trap, client: asyncio.StreamReader) -> bytes | None:
     return said
 
 
-def _ends_a_stream(data: bytes) -> bool:
-    """Whether HEADERS with END_STREAM, the trailers of gRPC, are among the HTTP/2 frames that begin with `data`."""
+def _frames(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
+    """Kind, flags, stream and payload of the HTTP/2 frames that begin with `data`."""
     while len(data) >= 9:
-        length, kind, flags = int.from_bytes(data[:3], "big"), data[3], data[4]
-        if kind == 1 and flags & 1:
-            return True
+        length, kind, flags, stream = (
+            int.from_bytes(data[:3], "big"),
+            data[3],
+            data[4],
+            int.from_bytes(data[5:9], "big"),
+        )
+        yield kind, flags, stream, data[9 : 9 + length]
         data = data[9 + length :]
-    return False
+
+
+def _stream_of(pattern: bytes, data: bytes) -> int:
+    return next((stream for _, _, stream, payload in _frames(data) if pattern in payload), 0)
+
+
+def _ends(stream: int, data: bytes) -> bool:
+    """Whether HEADERS with END_STREAM, which are the trailers of gRPC, are there for that stream."""
+    return any(kind == 1 and flags & 1 and of == stream for kind, flags, of, _ in _frames(data))

@@ -184,11 +184,15 @@ class Fence:
     async def _rotate(self) -> None:
         self.mark = None
         self._is_wanted, self._rotated = False, asyncio.get_running_loop().time()
-        marks = await self._read()
-        found = None if marks is None else marks.get(self._relation)
-        if found is None or found != self._sent:  # else the rotation that we have no answer to has landed
-            self._sent = await self._commit_next(found, is_defined=marks is not None)
-            await self._write(found, self._sent)
+        try:
+            await self._move(await self._read())
+        except FenceFault as fault:
+            if fault.verdict is not Verdict.STORE_LOST:
+                raise
+            # SpiceDB gives simultaneous requests one head revision, that of the first: what is fully consistent can be
+            # older than what was acknowledged before it was asked.  A second look begins after such a first has ended.
+            await self._move(await self._read())
+        assert self._sent is not None
         mark, self._sent = self._sent, None
         self._lowest = mark.n
         FENCE_ROTATIONS.inc()
@@ -197,6 +201,12 @@ class Fence:
             # under it: so a fence that is missing is either the first, or lost.
             await self._commit_next(mark, is_defined=True)
         self.mark = mark
+
+    async def _move(self, marks: dict[str, Mark] | None) -> None:
+        found = None if marks is None else marks.get(self._relation)
+        if found is None or found != self._sent:  # else the rotation that we have no answer to has landed
+            self._sent = await self._commit_next(found, is_defined=marks is not None)
+            await self._write(found, self._sent)
 
     async def _read(self) -> dict[str, Mark] | None:
         return await read(self._spicedb, self._rpc_seconds, self._relation)

@@ -34,10 +34,10 @@ log = structlog.get_logger()
 
 
 _WHAT_TO_DO = {
-    Verdict.STORE_LOST: "SpiceDB lost writes (emptied, or restored from a backup?), so nothing more is written to it; "
-    "give it back the data that it had, or run `pemba repair` once every relay is stopped",
-    Verdict.DATABASE_LOST: "PostgreSQL lost commits (restored from a backup, or made anew beside an old SpiceDB?), so "
-    "nothing is written to SpiceDB; give it back the data that it had",
+    Verdict.STORE_LOST: "SpiceDB lost writes: was it emptied, restored to an earlier state, or is "
+    "PEMBA_SPICEDB_ENDPOINT another one than before? Nothing more is written to it until it holds again what it held",
+    Verdict.DATABASE_LOST: "PostgreSQL lost commits: was it restored to an earlier state, or is PEMBA_DATABASE_URL "
+    "another one than before? Nothing more is written to SpiceDB until it holds again what it held",
 }
 
 

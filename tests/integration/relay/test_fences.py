@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 import structlog
 from prometheus_client import REGISTRY
 
-from pemba.model import ObjectRef, Operation, Role, SubjectRef, Tenant, TupleOperation, Workspace
+from pemba.model import ObjectRef, Operation, Role, SubjectRef, Tenant, Tuple, TupleOperation, Workspace
 from pemba.relay import fence as fences
 from pemba.relay.fence import Fence, FenceFault, FenceInDoubt, Mark, Verdict
 from pemba.relay.relay import Relay
@@ -389,6 +390,35 @@ def stops(why: str) -> float:
 async def looked_again(relay: Relay) -> bool:
     """The watch has woken every lane once more."""
     return await relay._watch.run_once() == 16
+
+
+class Late(SpiceDB):
+    """Its next read of a fence tells what was stored before the last write, as SpiceDB's may in a crowd."""
+
+    older: tuple[Tuple, ...] = ()
+
+    async def read_tuples(self, *what: Any, **given: Any) -> AsyncIterator[Tuple]:
+        if self.older:
+            answer, self.older = self.older, ()
+        else:
+            answer = tuple([found async for found in super().read_tuples(*what, **given)])
+        for found in answer:
+            yield found
+
+
+async def test_a_read_that_is_a_moment_old_is_not_taken_for_a_loss(database: Database, spicedb, store: SpiceDB) -> None:
+    late = Late.connect(spicedb.endpoint, spicedb.key)
+    fence = Fence(*await take_over(database, 5), database, late, 5.0)
+    await fence.keep()
+    before = fence.mark
+    fence.doubt()
+    await fence.keep()
+    assert before is not None
+    late.older = (before.on(5),)
+    fence.doubt()
+    await fence.keep()
+    assert fence.mark == Mark(1, 2) == (await marks(store))["shard_05"]
+    await late.close()
 
 
 async def test_a_store_that_was_restored_to_an_earlier_state_is_noticed_at_a_takeover(
