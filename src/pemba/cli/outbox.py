@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(name="outbox", help="See how far changes are delivered to SpiceDB.", no_args_is_help=True)
 
-_COLUMNS = ("TENANT", "SHARD", "HEAD", "DELIVERED", "UNDELIVERED", "OLDEST")
+_COLUMNS = ("TENANT", "SHARD", "HEAD", "DELIVERED", "UNDELIVERED", "OLDEST", "RELAY")
 
 
 @app.command("status")
@@ -65,4 +65,4 @@ async def read_streams(url: str, every: bool, limit: int) -> list[StreamStatus]:
 def _row(stream: StreamStatus) -> Row:
     age = "" if stream.oldest_seconds is None else f"{stream.oldest_seconds:.1f} s"
     numbers = (stream.shard, stream.head_seq, stream.delivered_seq, stream.undelivered)
-    return dict(zip(_COLUMNS, (stream.tenant_id, *map(str, numbers), age), strict=True))
+    return dict(zip(_COLUMNS, (stream.tenant_id, *map(str, numbers), age, stream.relay), strict=True))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from pemba.storage.database import RelayTransaction, Transaction
+from pemba.storage.database import RelayTransaction
 from pemba.storage.statement import Statement
 
 # A shard is free when nobody holds it, when its holder let it expire, and when this holder does not know of its own
@@ -46,12 +46,6 @@ _LOCK = Statement(
 )
 _RAISE = Statement("UPDATE relay_lease SET n = :n WHERE shard = :shard AND n = :n - 1")
 _READ = Statement("SELECT l.shard, l.epoch, l.n, i.schema_number FROM relay_lease l, installation i")
-_STATUS = Statement(
-    """
-    SELECT shard, coalesce(holder, '') AS holder, extract(epoch FROM lease_until - now()) AS seconds_left
-    FROM relay_lease ORDER BY shard
-    """
-)
 
 
 class LeaseLost(Exception):
@@ -86,15 +80,6 @@ class Numbers:
     """(epoch, n)"""
 
     schema_number: int
-
-
-@dataclass(frozen=True, slots=True)
-class LeaseStatus:
-    """For people: `holder` is empty and `seconds_left` None where nobody has the shard; below 0 it is up for taking."""
-
-    shard: int
-    holder: str
-    seconds_left: float | None
 
 
 async def take(
@@ -136,11 +121,3 @@ async def raise_number(tx: RelayTransaction, lease: Lease, n: int) -> None:
 async def numbers(tx: RelayTransaction) -> Numbers:
     records = await _READ.rows(tx)
     return Numbers({r["shard"]: (r["epoch"], r["n"]) for r in records}, records[0]["schema_number"])
-
-
-async def status(tx: Transaction) -> list[LeaseStatus]:
-    """Every shard, in order."""
-    return [
-        LeaseStatus(r["shard"], r["holder"], None if r["seconds_left"] is None else float(r["seconds_left"]))
-        for r in await _STATUS.rows(tx)
-    ]

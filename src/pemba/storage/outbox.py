@@ -33,8 +33,9 @@ _STATUS = Statement(
     """
     SELECT h.tenant_id, h.shard, h.head_seq, coalesce(d.delivered_seq, 0) AS delivered_seq,
         h.head_seq - coalesce(d.delivered_seq, 0) AS undelivered,
-        extract(epoch FROM now() - o.create_time) AS oldest_seconds
+        extract(epoch FROM now() - o.create_time) AS oldest_seconds, coalesce(l.holder, '') AS relay
     FROM tenant_head h
+    LEFT JOIN relay_lease l ON l.shard = h.shard AND l.lease_until > now()
     LEFT JOIN tenant_delivery d ON d.tenant_id = h.tenant_id
     LEFT JOIN outbox o ON o.tenant_id = h.tenant_id AND o.seq = coalesce(d.delivered_seq, 0) + 1
     WHERE h.head_seq > coalesce(d.delivered_seq, 0) OR CAST(:all AS bool)
@@ -66,7 +67,10 @@ class OutboxRow:
 
 @dataclass(frozen=True, slots=True)
 class StreamStatus:
-    """How far a tenant's stream is delivered; `oldest_seconds` is the age of its first undelivered row."""
+    """How far a tenant's stream is delivered; `oldest_seconds` is the age of its first undelivered row.
+
+    `relay` delivers it at present, by host, process id and a random part; empty where none does.
+    """
 
     tenant_id: TenantId
     shard: int
@@ -74,6 +78,7 @@ class StreamStatus:
     delivered_seq: Seq
     undelivered: int
     oldest_seconds: float | None
+    relay: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +136,7 @@ async def status(tx: Transaction, *, every: bool, limit: int) -> list[StreamStat
             Seq(r["delivered_seq"]),
             r["undelivered"],
             None if r["oldest_seconds"] is None else float(r["oldest_seconds"]),
+            r["relay"],
         )
         for r in await _STATUS.rows(tx, all=every, limit=limit)
     ]

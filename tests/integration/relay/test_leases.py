@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
+from pemba.cli.outbox import read_streams
 from pemba.errors import Reason, Unavailable
 from pemba.model import Role
 from pemba.relay import lease as lease_module
@@ -180,3 +181,19 @@ async def test_a_relay_goes_on_while_its_session_is_away(
 
 def no_session(*_: object) -> object:
     raise Unavailable(Reason.POSTGRES_UNAVAILABLE, "no session in this test")
+
+
+async def test_the_status_of_a_stream_says_which_relay_has_it_or_that_none_has(
+    parts: Parts, database: Database, database_url: str
+) -> None:
+    tenant, _ = await parts.tenant()
+
+    async def relay_of() -> str:
+        [stream] = [s for s in await read_streams(database_url, every=True, limit=10) if s.tenant_id == tenant.id]
+        return stream.relay
+
+    assert await relay_of() == ""
+    await take_over(database, shard_of(tenant.id), "host/1/a")
+    assert await relay_of() == "host/1/a"
+    await as_owner(database_url, "outbox", "UPDATE relay_lease SET lease_until = now() WHERE holder IS NOT NULL")
+    assert await relay_of() == "", "its lease has run out"

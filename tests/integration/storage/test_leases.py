@@ -142,16 +142,3 @@ async def test_a_number_is_raised_on_a_row_that_nobody_else_changes(database: Da
     async with database.begin_relay() as tx:
         assert not (await leases.lock(tx, Lease(0, 1, "two"))).is_ours
         assert not (await leases.lock(tx, Lease(0, 2, "one"))).is_ours
-
-
-async def test_the_status_names_holders_and_how_long_they_have_left(database: Database, database_url: str) -> None:
-    await take(database, "one", 2)
-    await let_run_out(database_url, 1)
-    async with database.begin_relay() as tx:
-        held, over, free, *_ = await leases.status(tx)
-    assert (held.shard, held.holder, over.holder, free.holder) == (0, "one", "one", "")
-    assert held.seconds_left is not None
-    assert 50 < held.seconds_left <= 60
-    assert over.seconds_left is not None
-    assert over.seconds_left <= 0
-    assert free.seconds_left is None
