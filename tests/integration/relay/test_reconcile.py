@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
 
 import pytest
 
@@ -13,12 +13,15 @@ from pemba.model import Caller, Operation, Role, Tenant, TenantId, Tuple, TupleO
 from pemba.service import reconciliation
 from pemba.service.drift import MAX_UNDELIVERED_ROWS, Finding, Kind
 from pemba.service.reconciliation import Options, Reconciler, Summary
+from pemba.service.repair import repair
 from pemba.spicedb.client import SpiceDB
 from pemba.spicedb.stored import StoredTuples
+from pemba.storage import journal
 from pemba.storage.comparison import Comparison
 from pemba.storage.database import Database
 from tests.integration.conftest import SYSTEM, Parts
 from tests.integration.relay.conftest import Relaying, Serving
+from tests.integration.service.test_user_status import Gate, one_behind_the_other
 from tests.truth import as_owner, eventually, is_delivered, projected, require_no_gap, require_truth, sql, stored
 
 UNKNOWN = "01h455vb4pex5vsknk084sn02q"
@@ -204,26 +207,37 @@ async def test_findings_say_it_in_callers_ids_with_the_names_of_the_records(
     assert {f.tenant_slug for f in findings} == {slug}
 
 
-async def set_status(url: str, status: str) -> None:
-    await as_owner(url, "users", f"UPDATE users SET status = {status} WHERE id = 'bob'")
-
-
 async def test_what_is_archived_and_whoever_is_suspended_project_nothing(
     company: Company, parts: Parts, reconciler: Reconciler, store: SpiceDB, database_url: str
 ) -> None:
     made = company
     await parts.workspaces.archive_workspace(SYSTEM, made.tenant.id, made.backend.id, options=parts.options())
+    await parts.suspend("bob")
     await eventually(lambda: is_delivered(database_url, made.tenant.id))
-    assert (await run(reconciler, made.tenant))[0] == set()
-    back = on(made.backend, "viewer", "user:carol")
-    await behind_its_back(store, f"+{back}")
-    await as_owner(
-        database_url, "users", "UPDATE users SET status = 'suspended', suspend_time = now() WHERE id = 'bob'"
-    )
+    found, summary = await run(reconciler, made.tenant)
+    assert (found, summary.undelivered) == (set(), 1)  # the job has not begun: bob's role is on its way
+    await parts.all_jobs()
+    await eventually(lambda: is_delivered(database_url, made.tenant.id))
+    found, summary = await run(reconciler, made.tenant)
+    assert (found, summary.undelivered) == (set(), 0)
+
+    back = [on(made.backend, "viewer", "user:carol"), on(made.eng, "owner", "user:bob")]
+    await behind_its_back(store, *(f"+{t}" for t in back))
     found, _ = await run(reconciler, made.tenant, apply=True, wait=True)
-    assert found == kinds(too_much=[back, on(made.eng, "owner", "user:bob")])
-    await set_status(database_url, "'active', suspend_time = NULL")
-    assert (await run(reconciler, made.tenant))[0] == kinds(missing=[on(made.eng, "owner", "user:bob")])
+    assert found == kinds(too_much=back)
+    await require_truth(database_url, store, made.tenant.id)
+
+
+async def test_whoever_is_being_activated_projects_what_is_theirs(
+    company: Company, parts: Parts, reconciler: Reconciler, store: SpiceDB, database_url: str
+) -> None:
+    """Tuples come first and the status last: a repair in between must not take away what the job gave back."""
+    made = company
+    await parts.suspend("bob")
+    await parts.all_jobs()
+    await eventually(lambda: is_delivered(database_url, made.tenant.id))
+    await as_owner(database_url, "users", "UPDATE users SET activating = true WHERE id = 'bob'")
+    assert (await run(reconciler, made.tenant, apply=True))[0] == kinds(missing=[on(made.eng, "owner", "user:bob")])
 
 
 async def test_what_is_not_delivered_yet_is_no_drift_and_hides_none(
@@ -268,14 +282,14 @@ async def test_a_finding_that_is_stale_when_it_is_repaired_changes_nothing_and_u
     made = company
     revoked, granted = on(made.backend, "viewer", "user:carol"), on(made.eng, "admin", "user:eve")
     await behind_its_back(store, f"-{revoked}", f"+{granted}")
-    repair = reconciliation.repair
+    repair_it = reconciliation.repair
 
     async def after_a_change(database, wakeup, caller, tenant_id, tuples):
         if revoked in map(str, tuples):
             await parts.remove(made.backend, "carol")
         else:
             await parts.role(made.eng, "eve", Role.ADMIN)
-        return await repair(database, wakeup, caller, tenant_id, tuples)
+        return await repair_it(database, wakeup, caller, tenant_id, tuples)
 
     monkeypatch.setattr(reconciliation, "repair", after_a_change)
     found, summary = await run(reconciler, made.tenant, apply=True, wait=True)
@@ -284,6 +298,22 @@ async def test_a_finding_that_is_stale_when_it_is_repaired_changes_nothing_and_u
     assert (revoked in held, granted in held) == (False, True)
     await require_truth(database_url, store, made.tenant.id)
     assert summary.repaired == 2
+
+
+async def test_a_repair_that_waits_for_a_revoke_under_way_sees_it(
+    company: Company, parts: Parts, database: Database, store: SpiceDB, database_url: str, monkeypatch
+) -> None:
+    """Promise 12, forced: the repair begins before the revoke commits, and its row comes after the revoke's."""
+    made, revoked = company, on(company.backend, "viewer", "user:carol")
+
+    def repairing() -> Awaitable[object]:
+        return repair(database, parts.mutations.wakeup, SYSTEM, made.tenant.id, [Tuple.parse(revoked)])
+
+    gate = Gate(monkeypatch, journal, "append")
+    outcomes = await one_behind_the_other(parts, gate, parts.remove(made.backend, "carol"), repairing)
+    assert not any(isinstance(outcome, BaseException) for outcome in outcomes)
+    assert (await parts.operations(made.tenant))[-2:] == [["-viewer@user:carol"]] * 2
+    await require_truth(database_url, store, made.tenant.id)
 
 
 async def test_repair_under_live_grants_and_revokes_converges_and_undoes_no_acknowledged_revoke(
