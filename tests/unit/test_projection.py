@@ -112,3 +112,33 @@ def test_a_tuples_text_comes_back(text: str) -> None:
 def test_what_is_no_tuple_is_an_error(text: str) -> None:
     with pytest.raises(ValueError, match="not a tuple"):
         Tuple.parse(text)
+
+
+ODD = ("zoë@acme", "a=b", "a b", "A/b#c@d")
+
+
+@pytest.mark.parametrize("user", ODD)
+def test_what_the_projection_encodes_is_told_in_callers_ids_again(user: str) -> None:
+    subject = projection.subject_in_spicedb(TENANT, SubjectRef("user", user))
+    assert projection.for_callers(TENANT, subject) == SubjectRef("user", user)
+    workspace = projection.object_in_spicedb(TENANT, ObjectRef("workspace", "ws_1"))
+    assert projection.for_callers(TENANT, SubjectRef(workspace.type, workspace.id)) == SubjectRef("workspace", "ws_1")
+
+
+@pytest.mark.parametrize("raw", ["=62ob", "=FF", "=00", "a=0Ab", "=", "=zz"])
+def test_what_pemba_never_encodes_stays_as_it_is_stored(raw: str) -> None:
+    assert projection.for_callers(TENANT, SubjectRef("user", raw)) == SubjectRef("user", raw)
+
+
+@pytest.mark.parametrize(
+    ("resource", "owner"),
+    [
+        (f"{TENANT}/ws_1", TENANT),
+        (f"{TENANT}/x/y", TENANT),
+        (f"{TENANT}", None),
+        ("ten_1/ws_1", None),
+        (f"x{TENANT}/ws_1", None),
+    ],
+)
+def test_the_tenant_of_an_objects_id_owns_its_tuples(resource: str, owner: str | None) -> None:
+    assert projection.owner_of(Tuple(ObjectRef("workspace", resource), "viewer", SubjectRef("user", "eve"))) == owner

@@ -55,6 +55,11 @@ nothing is written in the shard until the fence is well again; the log and `pemb
 A failover of SpiceDB's database that loses less than a second of writes can pass unseen: it needs a synchronous
 standby.
 
+Besides, it carries out what changes of users' statuses leave to do (`relay.maintenance`), and compares all of SpiceDB
+with the records from time to time (`relay.reconcile_schedule`).  Finding and repair themselves are mutations like any
+other and lie in `service.reconciliation`, so that an operator's call does the very same: they take heads and insert
+rows, which are delivered as above.
+
 What each crash leaves behind: before the write, nothing; between write and record, tuples that the next try writes
 again; after the record, nothing; a number without its rotation, which the next rotation uses.  In each case the shards
 are free when the leases run out.

@@ -10,6 +10,10 @@ Every mutation is one transaction, and the head of its tenant is its first lock:
     outbox + audit          a row for each number taken, an empty one included
     COMMIT                  then the token, and a NOTIFY that wakes the relay
 
+Repairs are mutations as well: `reconciliation` finds where SpiceDB differs from the records, `drift` makes sure of it,
+`repair` writes one row, `wanted` says what the records stand for.  What SpiceDB holds they are given by whoever puts
+the parts together (`drift.Store`): nothing in this package reaches SpiceDB.
+
 A refusal rolls all of it back, the number too, so the sequence has no gap.
 
 What belongs to no tenant (service/global_mutation.py) begins with its idempotency row instead, takes the heads of the

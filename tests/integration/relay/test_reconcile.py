@@ -275,6 +275,20 @@ async def test_a_change_that_is_delivered_between_the_two_readings_is_no_drift(
     assert (found, summary.undelivered) == (set(), 0)
 
 
+async def test_a_change_that_is_delivered_during_the_second_look_is_no_drift(
+    company: Company, parts: Parts, database: Database, database_url: str, store: SpiceDB
+) -> None:
+    class Slow(StoredTuples):
+        async def holding(self, tuples: Sequence[Tuple]) -> set[Tuple]:
+            await parts.remove(company.backend, "carol")
+            await eventually(lambda: is_delivered(database_url, company.tenant.id))
+            return await super().holding(tuples)
+
+    await behind_its_back(store, "-" + on(company.backend, "viewer", "user:carol"))
+    found, summary = await run(Reconciler(database, database_url, Slow(store), parts.mutations.wakeup), company.tenant)
+    assert (found, summary.undelivered) == (set(), 1)
+
+
 async def test_a_finding_that_is_stale_when_it_is_repaired_changes_nothing_and_undoes_no_revoke(
     company: Company, parts: Parts, reconciler: Reconciler, store: SpiceDB, database_url: str, monkeypatch
 ) -> None:
