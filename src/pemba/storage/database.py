@@ -115,12 +115,8 @@ class Database:
                 )
 
     async def close(self) -> None:
-        """Close every connection; where PostgreSQL is silent, after two seconds a pool without its consent."""
-        for pool in self._pools.values():
-            try:
-                await asyncio.wait_for(pool.close(), CLOSE_SECONDS)
-            except CONNECTION_FAILURES:
-                pool.terminate()
+        """Close every connection; where PostgreSQL is silent, after two seconds without its consent."""
+        await asyncio.gather(*(_close(pool) for pool in self._pools.values()))
         self._pools.clear()
 
     @overload
@@ -181,6 +177,13 @@ class Database:
             failed = False
         finally:
             await asyncio.shield(_give_back(pool, connection, failed))
+
+
+async def _close(pool: asyncpg.Pool[Any]) -> None:
+    try:
+        await asyncio.wait_for(pool.close(), CLOSE_SECONDS)
+    except CONNECTION_FAILURES:
+        pool.terminate()
 
 
 async def _prepare_connection(connection: asyncpg.Connection[Any]) -> None:
