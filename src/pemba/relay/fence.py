@@ -8,14 +8,14 @@ or the one before, and whatever differs from that says who lost something (`judg
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from pemba.errors import Reason, Rejected, Unavailable
+from pemba.errors import PembaError, Reason, Rejected, Unavailable
 from pemba.model import ObjectRef, Operation, SubjectRef, Tuple, TupleOperation
-from pemba.spicedb.client import FullyConsistent, SpiceDB
+from pemba.spicedb.client import CheckQuestion, CheckResult, Decision, FullyConsistent, SpiceDB
 from pemba.storage import leases
 from pemba.storage.database import Database
 from pemba.storage.leases import Lease, LeaseLost, LeaseRow
@@ -101,6 +101,7 @@ def _is_beyond(found: Mark, row: LeaseRow, epoch: int, tried: int) -> bool:
 async def read(spicedb: SpiceDB, timeout: float, relation: str = "") -> dict[str, Mark] | None:
     """The fences that SpiceDB holds now, by relation: all, or one.  None where its schema knows of none.
 
+    It passes over all that were there in the time for which SpiceDB keeps revisions.
     Raises Unavailable, Timeout, Rejected.
     """
     try:
@@ -112,6 +113,30 @@ async def read(spicedb: SpiceDB, timeout: float, relation: str = "") -> dict[str
         if error.reason is Reason.SCHEMA_MISMATCH:
             return None
         raise
+
+
+async def there(spicedb: SpiceDB, marks: Mapping[int, Mark], timeout: float) -> set[int]:
+    """The shards whose mark SpiceDB holds now: asked for each by itself, so that the marks of before cost nothing.
+
+    Raises Unavailable, Timeout, Rejected.
+    """
+    stored = [mark.on(shard) for shard, mark in marks.items()]
+    questions = [CheckQuestion(each.resource, each.relation, each.subject) for each in stored]
+    try:
+        results = (await spicedb.check_bulk(questions, FullyConsistent(), timeout)).results
+    except Unavailable as error:
+        if error.reason is Reason.SCHEMA_MISMATCH:
+            return set()
+        raise
+    return {shard for shard, result in zip(marks, results, strict=True) if _is_there(result)}
+
+
+def _is_there(result: CheckResult | PembaError) -> bool:
+    if isinstance(result, CheckResult):
+        return result.decision is Decision.ALLOWED
+    if isinstance(result, Unavailable) and result.reason is Reason.SCHEMA_MISMATCH:
+        return False
+    raise result
 
 
 class Fence:

@@ -1,4 +1,4 @@
-"""Reads the fences every second: who lost something is noticed although nothing is written, and rotations come in time.
+"""Looks for the fences every second: a loss is noticed although nothing is written, and rotations come in time.
 
 It only wakes lanes: what a fence means is for the lane alone to say, which looks again between two of its requests.
 """
@@ -49,27 +49,27 @@ class Watch:
 
     async def run_once(self) -> int:
         """How many lanes have a reason to look at their fences."""
-        told = {lane: lane.fence.mark for lane in self._lanes().values()}
-        if not told:
+        lanes = self._lanes()
+        told = {shard: lane.fence.mark for shard, lane in lanes.items()}
+        if not lanes:
             return 0
-        found = await fence.read(self._spicedb, self._rpc_seconds) or {}
+        marks = {shard: mark for shard, mark in told.items() if mark is not None}
+        there = await fence.there(self._spicedb, marks, self._rpc_seconds) if marks else set()
         async with self._database.begin_relay() as tx:
             numbers = await leases.numbers(tx)
-        doubtful = [lane for lane, mark in told.items() if _has_reason(lane, mark, found, numbers)]
-        for lane in doubtful:
+        for shard, mark in marks.items():
+            # One that has rotated since tells nothing: the next look does.
+            if lanes[shard].fence.mark == mark and not (shard in there and _knows(numbers, shard, mark)):
+                lanes[shard].fence.doubt()
+        for lane in lanes.values():
+            lane.fence.saw_schema(numbers.schema_number)
+        due = [lane for lane in lanes.values() if lane.fence.is_due()]
+        for lane in due:
             lane.wake_for_fence()
-        return len(doubtful)
+        return len(due)
 
 
-def _has_reason(lane: Lane, told: Mark | None, found: Mapping[str, Mark], numbers: Numbers) -> bool:
-    """Whether the fence of a lane is due; it is in doubt where somebody says another thing than the lane was told."""
-    lane.fence.saw_schema(numbers.schema_number)
-    has_rotated_since = lane.fence.mark != told
-    if told is not None and not has_rotated_since and not _agree(lane.shard, told, found, numbers):
-        lane.fence.doubt()
-    return lane.fence.is_due()
-
-
-def _agree(shard: int, told: Mark, found: Mapping[str, Mark], numbers: Numbers) -> bool:
+def _knows(numbers: Numbers, shard: int, mark: Mark) -> bool:
+    """Whether PostgreSQL holds what it committed for that mark."""
     epoch, n = numbers.by_shard[shard]
-    return found.get(fence.relation_of(shard)) == told and epoch == told.epoch and n >= told.n
+    return epoch == mark.epoch and n >= mark.n

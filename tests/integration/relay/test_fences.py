@@ -313,6 +313,7 @@ async def test_a_store_without_the_definition_has_lost_it_if_a_schema_was_ever_a
     with pytest.raises(FenceFault) as lost:
         await fence.keep()
     assert lost.value.verdict is Verdict.STORE_LOST
+    assert await fences.there(bare, {5: Mark(1, 0)}, 5.0) == set()
     await bare.close()
 
 
