@@ -9,12 +9,10 @@ from pemba import projection
 from pemba.model import SubjectRef, SystemScope, TenantId, Tuple, Workspace, WorkspaceId, is_typeid
 from pemba.storage import tuple_sources
 from pemba.storage.database import Database, SystemTransaction, Transaction
-from pemba.storage.tuple_sources import MembershipName, ProjectedRole
-
-PAGE = 1000
+from pemba.storage.tuple_sources import PAGE, MembershipName, ProjectedRole
 
 R = TypeVar("R")
-Read = Callable[[SystemTransaction, TenantId | None, R | None, int], Awaitable[list[R]]]
+Read = Callable[[SystemTransaction, TenantId | None, R | None], Awaitable[list[R]]]
 
 
 async def pages(database: Database, tenant_id: TenantId | None) -> AsyncGenerator[set[Tuple]]:
@@ -68,7 +66,7 @@ async def _records(database: Database, tenant_id: TenantId | None, read: Read[R]
     last: R | None = None
     while True:
         async with database.begin(SystemScope("compare SpiceDB with the records")) as tx:
-            page = await read(tx, tenant_id, last, PAGE)
+            page = await read(tx, tenant_id, last)
         if page:
             yield page
         if len(page) < PAGE:

@@ -15,29 +15,42 @@ from pemba.storage.statement import Statement
 _HELD = f"{memberships.COLUMNS_OF_M}, {memberships.HAS_TUPLES}"
 _ARCHIVED = "w.archive_time IS NOT NULL AS archived"
 
-# Each goes along an index, so that a page costs the same wherever it is.
+PAGE = 1000
+"""Records of a page; one that is shorter is the last."""
+
+# Each goes along an index, so that a page costs the same wherever it is.  PostgreSQL may read and sort all that follows
+# where it does not know how short a page is: so that number stands in the text, and the page is cut before the join.
 _WORKSPACES = Statement(
     f"""
     SELECT {workspaces.COLUMNS_OF_W} FROM workspaces w
     WHERE (w.tenant_id, w.id) > (:after_tenant, :after_id) AND w.tenant_id <= :last_tenant
-    ORDER BY w.tenant_id, w.id LIMIT :limit
+    ORDER BY w.tenant_id, w.id LIMIT {PAGE}
     """
 )
 _ON_TENANTS = Statement(
     f"""
-    SELECT {_HELD}, false AS archived FROM memberships m LEFT JOIN users u ON u.id = m.user_id
-    WHERE m.workspace_id IS NULL AND m.tenant_id <= :last_tenant
-        AND (m.tenant_id, m.subject_type, m.subject_id) > (:after_tenant, :after_type, :after_subject)
-    ORDER BY m.tenant_id, m.subject_type, m.subject_id LIMIT :limit
+    SELECT {_HELD}, false AS archived
+    FROM (
+        SELECT * FROM memberships WHERE workspace_id IS NULL AND tenant_id <= :last_tenant
+            AND (tenant_id, subject_type, subject_id) > (:after_tenant, :after_type, :after_subject)
+        ORDER BY tenant_id, subject_type, subject_id LIMIT {PAGE}
+    ) m
+    LEFT JOIN users u ON u.id = m.user_id
+    ORDER BY m.tenant_id, m.subject_type, m.subject_id
     """
 )
 _ON_WORKSPACES = Statement(
     f"""
-    SELECT {_HELD}, {_ARCHIVED} FROM memberships m LEFT JOIN users u ON u.id = m.user_id
+    SELECT {_HELD}, {_ARCHIVED}
+    FROM (
+        SELECT * FROM memberships WHERE workspace_id IS NOT NULL AND tenant_id <= :last_tenant
+            AND (tenant_id, workspace_id, subject_type, subject_id)
+                > (:after_tenant, :after_workspace, :after_type, :after_subject)
+        ORDER BY tenant_id, workspace_id, subject_type, subject_id LIMIT {PAGE}
+    ) m
     JOIN workspaces w ON w.tenant_id = m.tenant_id AND w.id = m.workspace_id
-    WHERE m.tenant_id <= :last_tenant AND (m.tenant_id, m.workspace_id, m.subject_type, m.subject_id)
-        > (:after_tenant, :after_workspace, :after_type, :after_subject)
-    ORDER BY m.tenant_id, m.workspace_id, m.subject_type, m.subject_id LIMIT :limit
+    LEFT JOIN users u ON u.id = m.user_id
+    ORDER BY m.tenant_id, m.workspace_id, m.subject_type, m.subject_id
     """
 )
 _WORKSPACES_NAMED = Statement(
@@ -83,24 +96,21 @@ class ProjectedRole:
 MembershipName = tuple[TenantId, WorkspaceId | None, SubjectRef]
 
 
-async def workspaces_after(
-    tx: Transaction, tenant_id: TenantId | None, after: Workspace | None, limit: int
-) -> list[Workspace]:
-    """The next workspaces, of one tenant or (None) of all, archived ones too."""
+async def workspaces_after(tx: Transaction, tenant_id: TenantId | None, after: Workspace | None) -> list[Workspace]:
+    """The next page of workspaces, of one tenant or (None) of all, archived ones too."""
     records = await _WORKSPACES.rows(
         tx,
         after_tenant=after.tenant_id if after else tenant_id or "",
         after_id=after.id if after else "",
         last_tenant=tenant_id or _LAST_TENANT,
-        limit=limit,
     )
     return [workspaces.from_record(record) for record in records]
 
 
 async def on_tenants_after(
-    tx: Transaction, tenant_id: TenantId | None, after: ProjectedRole | None, limit: int
+    tx: Transaction, tenant_id: TenantId | None, after: ProjectedRole | None
 ) -> list[ProjectedRole]:
-    """The next roles on tenants themselves, of one tenant or (None) of all."""
+    """The next page of roles on tenants themselves, of one tenant or (None) of all."""
     at = after.membership if after else None
     records = await _ON_TENANTS.rows(
         tx,
@@ -108,15 +118,14 @@ async def on_tenants_after(
         after_type=at.subject.type if at else "",
         after_subject=at.subject.id if at else "",
         last_tenant=tenant_id or _LAST_TENANT,
-        limit=limit,
     )
     return [_held(record) for record in records]
 
 
 async def on_workspaces_after(
-    tx: Transaction, tenant_id: TenantId | None, after: ProjectedRole | None, limit: int
+    tx: Transaction, tenant_id: TenantId | None, after: ProjectedRole | None
 ) -> list[ProjectedRole]:
-    """The next roles on workspaces, of one tenant or (None) of all."""
+    """The next page of roles on workspaces, of one tenant or (None) of all."""
     at = after.membership if after else None
     records = await _ON_WORKSPACES.rows(
         tx,
@@ -125,7 +134,6 @@ async def on_workspaces_after(
         after_type=at.subject.type if at else "",
         after_subject=at.subject.id if at else "",
         last_tenant=tenant_id or _LAST_TENANT,
-        limit=limit,
     )
     return [_held(record) for record in records]
 
