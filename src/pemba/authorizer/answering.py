@@ -10,7 +10,7 @@ from pemba.authorizer.ground import Position, Snapshot, denied_at_once, freshnes
 from pemba.authorizer.questions import Answer, Consistency, Question
 from pemba.errors import PembaError
 from pemba.model import ObjectRef, SubjectRef, TenantId, spicedb_id
-from pemba.spicedb.client import CheckQuestion, CheckResult, Decision, Freshness, SpiceDB
+from pemba.spicedb.client import CheckQuestion, CheckResult, Decision, Freshness, FullyConsistent, SpiceDB
 from pemba.tokens import ConsistencyToken, Signer
 
 
@@ -45,9 +45,8 @@ class Answering:
             return Answer(Decision.DENIED, denied, (), token)
 
         async def ask() -> CheckResult:
-            return await self._spicedb.check(
-                _in_spicedb(ground.tenant_id, question), _freshness(ground), seconds_left(ground.deadline)
-            )
+            asked, freshness = _in_spicedb(ground.tenant_id, question), await self._freshness(ground)
+            return await self._spicedb.check(asked, freshness, seconds_left(ground.deadline))
 
         if not is_lasting(ground.tenant_id, question, ground.consistency, ground.token):
             return _answer(await ask(), token)
@@ -89,7 +88,14 @@ class Answering:
         if not questions:
             return ()
         asked = [_in_spicedb(ground.tenant_id, question) for question in questions]
-        return (await self._spicedb.check_bulk(asked, _freshness(ground), seconds_left(ground.deadline))).results
+        freshness = await self._freshness(ground)
+        return (await self._spicedb.check_bulk(asked, freshness, seconds_left(ground.deadline))).results
+
+    async def _freshness(self, ground: Ground) -> Freshness:
+        freshness = freshness_of(ground.tenant_id, ground.position, ground.consistency, ground.token)
+        if isinstance(freshness, FullyConsistent):
+            await self._spicedb.reach_head(seconds_left(ground.deadline))
+        return freshness
 
     def _lasts(self, ground: Ground, question: Question) -> bool:
         return is_lasting(ground.tenant_id, question, ground.consistency, ground.token)
@@ -101,10 +107,6 @@ class Answering:
         if not decided.token:
             decided.token = self._signer.token({ground.tenant_id: ground.position.delivered_seq})
         return decided.token
-
-
-def _freshness(ground: Ground) -> Freshness:
-    return freshness_of(ground.tenant_id, ground.position, ground.consistency, ground.token)
 
 
 def _in_spicedb(tenant_id: TenantId, question: Question) -> CheckQuestion:

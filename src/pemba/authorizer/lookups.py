@@ -40,7 +40,7 @@ from pemba.model import (
     spicedb_id,
 )
 from pemba.spicedb import lookups
-from pemba.spicedb.client import Decision, Freshness, SpiceDB
+from pemba.spicedb.client import Decision, Freshness, FullyConsistent, SpiceDB
 from pemba.spicedb.lookups import ExactlyAt
 from pemba.storage.database import Database
 from pemba.tokens import Signer
@@ -236,6 +236,8 @@ class Lookups:
             snapshot = await self._positions.meeting(wanted, consistency, token)
             position = _known(caller, snapshot, tenant_id)
             at = freshness_of(tenant_id, position, consistency, token)
+            if isinstance(at, FullyConsistent):
+                await self._spicedb.reach_head(seconds_left(deadline))
             told = token_of_answer(self._signer, tenant_id, position.delivered_seq, consistency)
             return _Start(snapshot, position, at, position.delivered_seq, told, self._clock(), "")
         epoch, revision, seq, since, after = pinned

@@ -128,6 +128,22 @@ class SpiceDB:
     async def close(self) -> None:
         await self.channel.close()
 
+    async def reach_head(self, timeout: float) -> None:
+        """Whoever asks fully consistent after this sees all that was acknowledged before it.
+
+        SpiceDB (1.56, its singleflight proxy) looks up its head once for all who ask at the same time, so who joins
+        late is told of a head from before the question, and may miss a write that was acknowledged meanwhile.  A look
+        that begins after another has ended is no older than that one's question.  Raises as `check`.
+        """
+        request = ReadRelationshipsRequest(
+            consistency=to_consistency(FullyConsistent()),
+            relationship_filter=RelationshipFilter(resource_type="fence"),
+            optional_limit=1,
+        )
+        async with self._stream(self._stub.ReadRelationships, request, timeout) as stream:
+            async for _ in stream:
+                pass
+
     async def check(self, question: CheckQuestion, freshness: Freshness, timeout: float) -> CheckResult:
         """Raises Unavailable, Timeout, PreconditionFailed (TOO_DEEP), Rejected."""
         request = CheckPermissionRequest(

@@ -143,8 +143,14 @@ class CountingSpiceDB(SpiceDB):
         super().__init__(channel, key)
         self.key = key
         self.asked: list[Freshness] = []
+        self.heads: list[int] = []
+        """How much was asked before each look for the head had its answer."""
         self.gate = asyncio.Event()
         self.gate.set()
+
+    async def reach_head(self, timeout: float) -> None:
+        await super().reach_head(timeout)
+        self.heads.append(len(self.asked))
 
     async def check(self, question: Any, freshness: Freshness, timeout: float) -> CheckResult:
         self.asked.append(freshness)

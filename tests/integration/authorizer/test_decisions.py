@@ -237,6 +237,21 @@ async def test_such_a_question_sees_what_a_kept_answer_does_not(
     assert (await asking.ask(question, tenant.id, consistency)).decision is ALLOWED
 
 
+@pytest.mark.parametrize("how", [fully_consistent, at_another_tenants_token])
+async def test_such_a_question_is_put_after_a_look_for_spicedbs_head(
+    asking: Asking, how: Callable[[Tenant, Asking], Awaitable[Consistency]]
+) -> None:
+    """By itself it may be told of a head that SpiceDB began to look for before: it looks once for all who ask."""
+    tenant, root = await asking.tenant()
+    consistency = await how(tenant, asking)
+    question = Question(ref(root), "view", SubjectRef("user", "bob"))
+    await asking.ask(question, tenant.id)
+    assert (asking.spicedb.heads, len(asking.spicedb.asked)) == ([], 1)
+    await asking.ask(question, tenant.id, consistency)
+    await asking.authorizer.batch_check(asking.parts.system, [(tenant.id, question)], consistency, in_time())
+    assert (asking.spicedb.heads, len(asking.spicedb.asked)) == ([1, 2], 3)
+
+
 async def test_a_token_of_this_tenant_and_the_global_stream_gets_what_is_kept(asking: Asking) -> None:
     tenant, root = await asking.tenant()
     assert await asking.asks(root, "bob") == 1
