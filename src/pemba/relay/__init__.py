@@ -51,7 +51,9 @@ What a fence says (`relay.fence.judge`): ours, with PostgreSQL's number or the o
 which PostgreSQL knows: stop.  Lower, absent, or a schema that knows no fences: SpiceDB lost writes.  Higher than
 PostgreSQL knows: PostgreSQL lost commits.  It is read before every rotation, after every refusal, and for all shards
 every second (`relay.watch`), so that a loss is noticed although nothing is written.  After a loss of either kind
-nothing is written in the shard until the fence is well again; the log and `pemba_relay_shards_stopped` say so.
+nothing is written in the shard until the fence is well again; the log and `pemba_relay_shards_stopped` say so.  Where
+what was lost is gone for good, an operator empties SpiceDB and has PostgreSQL forget the last store
+(`storage.lost_store`): new leases and fences, no revisions, a new store epoch; reconciling then fills it.
 A failover of SpiceDB's database that loses less than a second of writes can pass unseen: it needs a synchronous
 standby.
 

@@ -35,9 +35,11 @@ log = structlog.get_logger()
 
 _WHAT_TO_DO = {
     Verdict.STORE_LOST: "SpiceDB lost writes: was it emptied, restored to an earlier state, or is "
-    "PEMBA_SPICEDB_ENDPOINT another one than before? Nothing more is written to it until it holds again what it held",
+    "PEMBA_SPICEDB_ENDPOINT another one than before? Nothing more is written to it until it holds again what it held; "
+    "to begin anew with an empty one see `pemba db forget-store --help`",
     Verdict.DATABASE_LOST: "PostgreSQL lost commits: was it restored to an earlier state, or is PEMBA_DATABASE_URL "
-    "another one than before? Nothing more is written to SpiceDB until it holds again what it held",
+    "another one than before? Nothing more is written to SpiceDB until it holds again what it held; to go on with what "
+    "it holds empty SpiceDB, and see `pemba db forget-store --help`",
 }
 
 
