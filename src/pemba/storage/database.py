@@ -28,10 +28,10 @@ RELAY_ROLE = "pemba_relay"
 CONNECT_SECONDS = 5.0
 ACQUIRE_SECONDS = 5.0
 ROLL_BACK_SECONDS = 1.0
-CLOSE_SECONDS = 2.0
+CLOSE_SECONDS = 1.0
 COMMAND_SECONDS = 35.0
 """Longer than PostgreSQL's own limit of a statement, which says more: this one is for a server that says nothing."""
-RELAY_COMMAND_SECONDS = 10.0
+RELAY_COMMAND_SECONDS = 5.0
 """The relay's statements are short; its lanes must not hang on a connection that fell silent."""
 
 _SETTINGS = {
@@ -115,7 +115,7 @@ class Database:
                 )
 
     async def close(self) -> None:
-        """Close every connection; where PostgreSQL is silent, after two seconds without its consent."""
+        """Close every connection; where PostgreSQL is silent, after a second without its consent."""
         await asyncio.gather(*(_close(pool) for pool in self._pools.values()))
         self._pools.clear()
 
