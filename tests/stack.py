@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +40,28 @@ def serve_settings(settings: Mapping[str, object]) -> dict[str, object]:
     """What `serve` needs beside PostgreSQL and SpiceDB, on ports that are free."""
     listen = {"grpc_listen": "127.0.0.1:0", "http_listen": "127.0.0.1:0"}
     return {**listen, "system_keys": (KEY,), "root_secrets": (ROOT_SECRET,), **settings}
+
+
+@dataclass
+class Ran:
+    """A command that has ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+async def run_command(*arguments: str, **settings: object) -> Ran:
+    """Run `pemba ARGUMENTS` as a person does, with these settings."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "pemba", *arguments),
+        env={**os.environ, **{f"PEMBA_{name.upper()}": str(value) for name, value in settings.items()}},
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await asyncio.wait_for(process.communicate(), 60)
+    return Ran(process.returncode or 0, out.decode(), err.decode())
 
 
 class Processes:

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
-import sys
-from dataclasses import dataclass
 
 import grpc
 import pytest
@@ -15,27 +11,12 @@ from pemba.model import GLOBAL_STREAM, Operation, Tuple, TupleOperation
 from pemba.spicedb.client import SpiceDB
 from pemba.v1 import operations_pb2, operations_pb2_grpc
 from pemba.v1.operations_pb2 import GetRelayStatusRequest, ReconcileRequest
+from tests.stack import Ran, run_command
 from tests.truth import eventually, is_delivered, require_truth, sql
 
 
-@dataclass
-class Ran:
-    code: int
-    out: str
-    err: str
-
-
 async def pemba(api, *arguments: str) -> Ran:
-    """Run `pemba ARGUMENTS` as a person does."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "pemba", *arguments),
-        env={**os.environ, "PEMBA_ENDPOINT": api.endpoint, "PEMBA_KEY": api.key},
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    out, err = await asyncio.wait_for(process.communicate(), 60)
-    return Ran(process.returncode or 0, out.decode(), err.decode())
+    return await run_command(*arguments, endpoint=api.endpoint, key=api.key)
 
 
 @pytest.fixture

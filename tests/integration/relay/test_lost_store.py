@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
 
 import grpc
 import pytest
@@ -12,22 +10,8 @@ from authzed.api.v1 import DeleteRelationshipsRequest, RelationshipFilter
 from authzed.api.v1.permission_service_pb2_grpc import PermissionsServiceStub
 
 from pemba.spicedb.client import SpiceDB
-from tests.stack import KEY, calling, processes
+from tests.stack import KEY, calling, processes, run_command
 from tests.truth import eventually, is_delivered, require_truth
-
-
-async def pemba(*arguments: str, **settings: object) -> tuple[int, str]:
-    """Run `pemba ARGUMENTS`: the exit code, and all that it said."""
-    environment = {f"PEMBA_{name.upper()}": str(value) for name, value in settings.items()}
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "pemba", *arguments),
-        env={**os.environ, **environment},
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    said, _ = await asyncio.wait_for(process.communicate(), 60)
-    return process.returncode or 0, said.decode()
 
 
 def empty(spicedb) -> None:
@@ -57,8 +41,8 @@ async def test_after_the_store_was_emptied_all_is_as_before_once_it_is_forgotten
         async with calling(endpoint) as calls:
             root = (await calls.tenant("acme")).root_workspace
             assert await calls.may_view(root, "bob", await calls.grant(root, "bob"))
-            code, said = await pemba("db", "forget-store", "--yes", **settings)
-            assert (code, "not empty" in said) == (3, True), said
+            refused = await run_command("db", "forget-store", "--yes", **settings)
+            assert (refused.code, "not empty" in refused.err) == (3, True), refused
 
             empty(own_store)
 
@@ -67,17 +51,17 @@ async def test_after_the_store_was_emptied_all_is_as_before_once_it_is_forgotten
 
             await eventually(is_noticed)
             token = await calls.grant(root, "carol")
-            code, said = await pemba("db", "forget-store", **settings)
-            assert (code, "holds nothing" in said) == (0, True), said
+            possible = await run_command("db", "forget-store", **settings)
+            assert (possible.code, "holds nothing" in possible.out) == (0, True), possible
             assert not await is_delivered(database_url, root.tenant_id)
-            code, said = await pemba("db", "forget-store", "--yes", **settings)
-            assert code == 0, said
+            forgotten = await run_command("db", "forget-store", "--yes", **settings)
+            assert forgotten.code == 0, forgotten
             assert await eventually(lambda: is_delivered(database_url, root.tenant_id), 20)
             assert await calls.may_view(root, "carol", token)
             # Nothing of before is there yet, and what was kept is not given either.
             assert not await calls.may_view(root, "bob")
-            code, said = await pemba("reconcile", "--apply", endpoint=endpoint, key=KEY)
-            assert code == 0, said
+            filled = await run_command("reconcile", "--apply", endpoint=endpoint, key=KEY)
+            assert filled.code == 0, filled
             assert await calls.may_view(root, "bob")
             await require_truth(database_url, store, root.tenant_id)
             assert not await calls.may_view(root, "bob", await calls.revoke(root, "bob"))
