@@ -25,11 +25,13 @@ from pemba.errors import ConfigError, PembaError
 from pemba.http.app import build_http
 from pemba.http.server import RunningHttp, run_http
 from pemba.model import SystemScope
+from pemba.relay.healing import Healing
 from pemba.relay.maintenance import Maintenance
 from pemba.relay.reconcile_schedule import ReconcileSchedule
 from pemba.relay.relay import Relay, RelayOptions
 from pemba.rpc.authentication import SystemKeys
 from pemba.rpc.server import Limits, RpcServer, Services, build_server
+from pemba.service.filling import StoreFilling
 from pemba.service.memberships import MembershipService
 from pemba.service.mutation import Mutations
 from pemba.service.operations import OperationsService
@@ -97,13 +99,16 @@ async def relay(settings: RelaySettings, stopping: asyncio.Event) -> None:
         spicedb = _spicedb(parts, settings)
         gate = status.gate = SchemaGate(spicedb)
         await _when_reached(lambda: _migrated(settings.database_url), status, stopping)
+        services = await _database(parts, settings, (API_ROLE, SYSTEM_ROLE))
+        healing = _healing(parts, settings, database, services, spicedb)
         watching = _background(parts, gate.run(), stopping)
+        _background(parts, _restore_schema(healing, gate), stopping)
         while not gate.is_open and not stopping.is_set():
             await _pause(stopping, _SHORT_SECONDS)
         if not stopping.is_set():
             log.info(Event.STARTED, process="relay")
-            await _maintenance(parts, settings, spicedb, stopping)
-            daemon = Relay(settings.database_url, database, spicedb, _relay_options(settings))
+            await _maintenance(parts, settings, services, spicedb, stopping)
+            daemon = Relay(settings.database_url, database, spicedb, _relay_options(settings), healing)
             delivering = asyncio.create_task(daemon.run(), name="relay")
             await _first(stopping, delivering, watching)
             daemon.stop()
@@ -135,10 +140,11 @@ async def serving(settings: ServeSettings, stopping: asyncio.Event) -> AsyncIter
             yield None
             return
         status.gate = gate
-        feed = await _feed(parts, settings)
+        signer = Signer(settings.root_secrets, installed.database_epoch)
+        feed = await _feed(parts, settings, signer)
         await _when_reached(feed.poll, status, stopping)
         _background(parts, feed.run(), stopping)
-        services = _services(parts, settings, database, spicedb, feed, installed)
+        services = _services(parts, settings, database, spicedb, feed, signer)
         rpc = await _grpc(parts, settings, services, gate)
         _background(parts, gate.run(rpc.set_serving), stopping)
         yield Serving(rpc, rpc.port, http.port)
@@ -182,12 +188,12 @@ def _spicedb(parts: AsyncExitStack, settings: SpiceDBSettings) -> SpiceDB:
     return spicedb
 
 
-async def _feed(parts: AsyncExitStack, settings: ServeSettings) -> Feed:
+async def _feed(parts: AsyncExitStack, settings: ServeSettings, signer: Signer) -> Feed:
     """On connections of its own: what holds up all others must not make the server blind."""
     database = Database(settings.database_url, FEED_CONNECTIONS, (SYSTEM_ROLE,))
     await database.open()
     parts.push_async_callback(database.close)
-    return Feed(database, settings.outage_seconds)
+    return Feed(database, settings.outage_seconds, begin_life=signer.begin_life)
 
 
 def _services(
@@ -196,9 +202,8 @@ def _services(
     database: Database,
     spicedb: SpiceDB,
     feed: Feed,
-    installed: Installation,
+    signer: Signer,
 ) -> Services:
-    signer = Signer(settings.root_secrets, installed.database_epoch)
     notifier = Notifier(database)
     parts.push_async_callback(notifier.close)
     refusals = Refusals(database)
@@ -235,11 +240,33 @@ async def _grpc(parts: AsyncExitStack, settings: ServeSettings, services: Servic
     return rpc
 
 
+def _healing(
+    parts: AsyncExitStack, settings: RelaySettings, database: Database, services: Database, spicedb: SpiceDB
+) -> Healing:
+    notifier = Notifier(services)
+    parts.push_async_callback(notifier.close)
+    filling = StoreFilling(services, settings.database_url, StoredTuples(spicedb), notifier)
+    return Healing(settings.database_url, database, spicedb, filling, settings.relay_rpc_seconds)
+
+
+async def _restore_schema(healing: Healing, gate: SchemaGate) -> None:
+    """A store that lost the schema that was applied would else keep the gate closed for ever."""
+    while not gate.is_open:
+        await asyncio.sleep(RETRY_SECONDS)
+        try:
+            await healing.restore_schema()
+        except PembaError as error:
+            log.debug("schema.not_restored", why=error.message)
+
+
 async def _maintenance(
-    parts: AsyncExitStack, settings: RelaySettings, spicedb: SpiceDB, stopping: asyncio.Event
+    parts: AsyncExitStack,
+    settings: RelaySettings,
+    database: Database,
+    spicedb: SpiceDB,
+    stopping: asyncio.Event,
 ) -> None:
     """The relay's mutations, with the rights of `serve`: its own role reads no records."""
-    database = await _database(parts, settings, (API_ROLE, SYSTEM_ROLE))
     notifier = Notifier(database)
     parts.push_async_callback(notifier.close)
     _background(parts, Maintenance(UserJobs(database, notifier)).run(), stopping)

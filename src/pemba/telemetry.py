@@ -34,6 +34,10 @@ class Event(StrEnum):
     DATABASE_LOST = "database_lost"
     SHARD_WELL_AGAIN = "shard_well_again"
     DRIFT_FOUND = "drift_found"
+    SCHEMA_RESTORED = "schema_restored"
+    STORE_IS_ANOTHERS = "store_is_anothers"
+    STORE_FILLING = "store_filling"
+    STORE_FILLED = "store_filled"
 
 
 RPC_SECONDS = Histogram(
@@ -73,6 +77,14 @@ POSITIONS_AGE_SECONDS = Gauge(
 DECISIONS_KNOWN = Counter("pemba_decisions_known", "Questions answered from what was answered before")
 DECISIONS_UNKNOWN = Counter("pemba_decisions_unknown", "Questions to which no kept answer was there")
 DECISIONS_CACHED = Gauge("pemba_decisions_cached", "Decisions that are kept")
+LOSSES_DECLARED = Counter(
+    "pemba_losses_declared", "Losses of data that this relay declared: store_lost, database_lost", ["what"]
+)
+TENANTS_MISSING_IN_STORE = Gauge(
+    "pemba_tenants_missing_in_store",
+    "Tenants that nothing can be asked about until SpiceDB, which lost its data, holds theirs again; as the relay that"
+    " fills it sees it",
+)
 RELAY_SHARDS_HELD = Gauge("pemba_relay_shards_held", "Shards that this relay holds the lease of, 0 to 16")
 RELAY_SHARDS_STOPPED = Counter(
     "pemba_relay_shards_stopped",

@@ -142,7 +142,7 @@ def _fingerprint(arguments: object) -> str:
 
 
 class Signer:
-    """Signs and reads both kinds of token for one life of the database (its epoch)."""
+    """Signs and reads both kinds of token; `database_epoch` is the life of the database that it signs for."""
 
     def __init__(self, root_secrets: Sequence[str], database_epoch: uuid.UUID) -> None:
         secrets = [secret.encode() for secret in root_secrets]
@@ -150,9 +150,13 @@ class Signer:
         self._page_keys = Keys(secrets, "page-token")
         self.database_epoch = database_epoch
 
-    def token(self, positions: Mapping[TenantId, Seq]) -> str:
-        """A token that names these positions (1 to 16)."""
-        return encode_token(self._token_keys, ConsistencyToken(self.database_epoch, positions))
+    def begin_life(self, database_epoch: uuid.UUID) -> None:
+        """From now on it signs for this one."""
+        self.database_epoch = database_epoch
+
+    def token(self, positions: Mapping[TenantId, Seq], database_epoch: uuid.UUID | None = None) -> str:
+        """A token that names these positions (1 to 16), of that life of the database or (None) the present one."""
+        return encode_token(self._token_keys, ConsistencyToken(database_epoch or self.database_epoch, positions))
 
     def positions(self, token: str) -> ConsistencyToken:
         """What a caller's token says.  Raises InvalidRequest (TOKEN_INVALID)."""

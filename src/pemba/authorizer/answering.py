@@ -6,7 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pemba.authorizer.decisions import Decided, Decisions, key_at_one_revision, key_of
-from pemba.authorizer.ground import Position, Snapshot, denied_at_once, freshness_of, is_lasting, seconds_left
+from pemba.authorizer.ground import (
+    Position,
+    Snapshot,
+    denied_at_once,
+    freshness_of,
+    is_lasting,
+    seconds_left,
+    unanswerable,
+)
 from pemba.authorizer.questions import Answer, Consistency, Question
 from pemba.errors import PembaError
 from pemba.model import ObjectRef, SubjectRef, TenantId, spicedb_id
@@ -43,6 +51,8 @@ class Answering:
         denied = denied_at_once(ground.snapshot, ground.position, question.subject)
         if denied is not None:
             return Answer(Decision.DENIED, denied, (), token)
+        if (why_not := unanswerable(ground.snapshot, ground.tenant_id, ground.token)) is not None:
+            raise why_not
 
         async def ask() -> CheckResult:
             asked, freshness = _in_spicedb(ground.tenant_id, question), await self._freshness(ground)
@@ -87,6 +97,8 @@ class Answering:
     async def _ask_several(self, ground: Ground, questions: Sequence[Question]) -> Sequence[CheckResult | PembaError]:
         if not questions:
             return ()
+        if (why_not := unanswerable(ground.snapshot, ground.tenant_id, ground.token)) is not None:
+            return [why_not] * len(questions)
         asked = [_in_spicedb(ground.tenant_id, question) for question in questions]
         freshness = await self._freshness(ground)
         return (await self._spicedb.check_bulk(asked, freshness, seconds_left(ground.deadline))).results
@@ -105,7 +117,9 @@ class Answering:
         if ground.consistency.minimize_latency:
             return ""
         if not decided.token:
-            decided.token = self._signer.token({ground.tenant_id: ground.position.delivered_seq})
+            decided.token = self._signer.token(
+                {ground.tenant_id: ground.position.delivered_seq}, ground.snapshot.database_epoch
+            )
         return decided.token
 
 

@@ -101,7 +101,9 @@ class Authorizer:
             answers[question.permission] = result
         reason = denied_at_once(ground.snapshot, ground.position, questions[0].subject)
         return AllAnswer(
-            answers, reason, token_of_answer(self._signer, tenant_id, ground.position.delivered_seq, consistency)
+            answers,
+            reason,
+            token_of_answer(self._signer, ground.snapshot, tenant_id, ground.position.delivered_seq, consistency),
         )
 
     async def _ground(
@@ -139,4 +141,4 @@ class Authorizer:
     def _token_of(self, snapshot: Snapshot, tenants: frozenset[TenantId]) -> str:
         found = {tenant: snapshot.positions[tenant] for tenant in tenants}
         known = {tenant: position.delivered_seq for tenant, position in found.items() if position.status is not None}
-        return self._signer.token(known) if 0 < len(known) <= MAX_POSITIONS else ""
+        return self._signer.token(known, snapshot.database_epoch) if 0 < len(known) <= MAX_POSITIONS else ""

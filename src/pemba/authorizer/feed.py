@@ -19,8 +19,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import uuid
 from collections import OrderedDict
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -34,7 +35,7 @@ from pemba.model import GLOBAL_STREAM, ObjectRef, SystemScope, TenantId, TenantS
 from pemba.storage import positions, statuses
 from pemba.storage.database import Database, SystemTransaction
 from pemba.storage.positions import Delivery, Loaded, Pulse
-from pemba.telemetry import POSITIONS_AGE_SECONDS
+from pemba.telemetry import POSITIONS_AGE_SECONDS, Event
 
 IDLE_POLL_SECONDS = 0.05
 WAITED_POLL_SECONDS = 0.005
@@ -68,8 +69,16 @@ class _Tenant:
 class Feed:
     """Follows PostgreSQL; `run` it beside what asks."""
 
-    def __init__(self, database: Database, outage_seconds: float, max_inactive: int = MAX_INACTIVE) -> None:
+    def __init__(
+        self,
+        database: Database,
+        outage_seconds: float,
+        max_inactive: int = MAX_INACTIVE,
+        begin_life: Callable[[uuid.UUID], None] = lambda _: None,
+    ) -> None:
+        """`begin_life` is told the database's epoch, at first and whenever that is another one."""
         self._database = database
+        self._begin_life = begin_life
         self._max_inactive = max_inactive
         self._bound = max(outage_seconds, FRESH_SECONDS)
         self._pulse: Pulse | None = None
@@ -126,6 +135,7 @@ class Feed:
                 now_inactive = await statuses.inactive_among(tx, followed.users)
         self._pulse, self._pulse_at, self._is_away = pulse, asked_at, False
         if followed is None:
+            self._begin_life(pulse.database_epoch)
             self._start_anew(inactive)
             return
         if seen is not None and pulse.schema_number != seen.schema_number:
@@ -150,7 +160,7 @@ class Feed:
             self._tenants.move_to_end(tenant_id)
         if not missing and not missing_users:
             inactive = frozenset(u for u, active in known_users.items() if not active)
-            return Snapshot(pulse.database_epoch, known, inactive, pulse.statuses_seq, True)
+            return Snapshot(*pulse.epochs, known, inactive, pulse.statuses_seq, True)
         async with self._loading, self._database.single(_SCOPE) as tx:
             loaded = await positions.load(tx, missing, missing_users)
         loaded_users = {u: u not in loaded.inactive_users for u in missing_users}
@@ -160,6 +170,20 @@ class Feed:
         """What is committed at this moment; always asked.  Raises Unavailable."""
         async with self._loading, self._database.single(_SCOPE) as tx:
             return await positions.heads(tx, streams)
+
+    async def declare_lost(self, database_epoch: uuid.UUID) -> None:
+        """Somebody holds a token of a commit that is not there: no token of this life counts from now on.
+
+        Raises Unavailable.
+        """
+        async with self._loading, self._database.single(_SCOPE) as tx:
+            declared = await positions.declare_lost(tx, database_epoch)
+        if declared:
+            log.error(
+                Event.DATABASE_LOST,
+                found="a caller's token names a commit that PostgreSQL does not have",
+                help="was it restored to an earlier state? Every token of before is refused from now on (TOKEN_LOST)",
+            )
 
     async def moved(self, streams: Iterable[TenantId]) -> None:
         """Returns once any of these may have moved.  Raises Unavailable where PostgreSQL goes away meanwhile."""
@@ -202,7 +226,7 @@ class Feed:
                 _remember(self._users, user_id, active, MAX_USERS)
         users = known_users | loaded_users
         inactive = frozenset(user_id for user_id, active in users.items() if not active)
-        return Snapshot(asked.database_epoch, known, inactive, asked.statuses_seq, remembered and self._pulse is asked)
+        return Snapshot(*asked.epochs, known, inactive, asked.statuses_seq, remembered and self._pulse is asked)
 
     def _note_tenant(self, tenant_id: TenantId, status: TenantStatus, delivery: Delivery, pulse: Pulse) -> Position:
         """Of several loads at once the first counts: the same state of affairs keeps its serial."""
@@ -273,8 +297,9 @@ async def _follow(tx: SystemTransaction, seen: Pulse, pulse: Pulse) -> _Followed
 def _position(status: TenantStatus | None, delivery: Delivery, pulse: Pulse, serial: int) -> Position:
     """While a schema is being applied nobody can say which one answers: no revision is fresh, no answer lasts."""
     applying = pulse.schema_number % 2 == 1
-    fresh = delivery.written_under == pulse.schema_number and not applying
-    return Position(status, delivery.seq, delivery.zedtoken if fresh else None, 0 if applying else serial)
+    fresh = delivery.written_under == pulse.schema_number and not applying and delivery.in_store
+    zedtoken = delivery.zedtoken if fresh else None
+    return Position(status, delivery.seq, zedtoken, 0 if applying else serial, delivery.in_store)
 
 
 def _is_behind(loaded: Pulse, pulse: Pulse) -> bool:

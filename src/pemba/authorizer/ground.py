@@ -9,10 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pemba.authorizer.questions import Consistency, Question
-from pemba.errors import NotFound, Reason
+from pemba.errors import NotFound, Reason, Unavailable
 from pemba.model import GLOBAL_STREAM, Caller, Seq, SubjectRef, TenantId, TenantStatus, UserId
 from pemba.spicedb.client import AtLeast, Freshness, FullyConsistent, MinimizeLatency
 from pemba.tokens import ConsistencyToken, Signer
+
+RETRY_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,8 @@ class Position:
     delivered_seq: Seq
     zedtoken: str | None
     serial: int
+    in_store: bool = True
+    """False between a loss of SpiceDB's data and the repair of this tenant's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,7 @@ class Snapshot:
     """
 
     database_epoch: uuid.UUID
+    store_epoch: uuid.UUID
     positions: Mapping[TenantId, Position]
     inactive_users: frozenset[UserId]
     statuses_seq: Seq
@@ -60,9 +65,22 @@ def unknown(caller: Caller, snapshot: Snapshot, tenant_id: TenantId) -> NotFound
     return None
 
 
-def token_of_answer(signer: Signer, tenant_id: TenantId, seq: Seq, consistency: Consistency) -> str:
+def unanswerable(snapshot: Snapshot, tenant_id: TenantId, token: ConsistencyToken | None) -> Unavailable | None:
+    """Where SpiceDB cannot know: its data was lost, and not everything is there again that the answer hangs on."""
+    involved = {tenant_id} if token is None else {tenant_id, *token.positions} - {GLOBAL_STREAM}
+    missing = [each for each in sorted(involved) if not snapshot.positions[each].in_store]
+    if not missing:
+        return None
+    return Unavailable(
+        Reason.SPICEDB_UNAVAILABLE,
+        f"SpiceDB's data was lost, and what belongs to {missing[0]} is being restored; try again",
+        retry_seconds=RETRY_SECONDS,
+    )
+
+
+def token_of_answer(signer: Signer, snapshot: Snapshot, tenant_id: TenantId, seq: Seq, consistency: Consistency) -> str:
     """Empty for `minimize_latency`: the revision that SpiceDB took may be older than what is delivered."""
-    return "" if consistency.minimize_latency else signer.token({tenant_id: seq})
+    return "" if consistency.minimize_latency else signer.token({tenant_id: seq}, snapshot.database_epoch)
 
 
 def denied_at_once(snapshot: Snapshot, position: Position, subject: SubjectRef) -> Reason | None:

@@ -21,6 +21,7 @@ from pemba.authorizer.ground import (
     freshness_of,
     seconds_left,
     token_of_answer,
+    unanswerable,
     unknown,
 )
 from pemba.authorizer.questions import Consistency
@@ -109,6 +110,12 @@ class _Start:
     token: str
     since: float
     after: str
+    why_not: Unavailable | None = None
+
+    def require_answerable(self) -> None:
+        """Raises Unavailable where SpiceDB cannot know."""
+        if self.why_not is not None:
+            raise self.why_not
 
 
 class Lookups:
@@ -151,6 +158,7 @@ class Lookups:
             reason = denied_at_once(start.snapshot, start.position, subject)
             if reason is not None:
                 return Lookup(reason, start.token, iter(()))
+            start.require_answerable()
             stored = SubjectRef(
                 subject.type,
                 spicedb_id(tenant_id, subject.type, subject.id),
@@ -190,6 +198,7 @@ class Lookups:
             start = await self._start(caller, tenant_id, frozenset(), arguments, consistency, part, deadline)
             if start.position.status is TenantStatus.SUSPENDED:
                 return Lookup(Reason.TENANT_SUSPENDED, start.token, iter(()))
+            start.require_answerable()
             resource = wanted.resource
             found = await _collect(
                 lookups.subjects(
@@ -238,15 +247,17 @@ class Lookups:
             at = freshness_of(tenant_id, position, consistency, token)
             if isinstance(at, FullyConsistent):
                 await self._spicedb.reach_head(seconds_left(deadline))
-            told = token_of_answer(self._signer, tenant_id, position.delivered_seq, consistency)
-            return _Start(snapshot, position, at, position.delivered_seq, told, self._clock(), "")
-        epoch, revision, seq, since, after = pinned
-        if epoch != str(self._signer.database_epoch) or self._clock() - float(since) > MAX_CURSOR_AGE_SECONDS:
-            raise PreconditionFailed(Reason.CURSOR_EXPIRED, "the cursor is too old; start over without a cursor")
+            told = token_of_answer(self._signer, snapshot, tenant_id, position.delivered_seq, consistency)
+            why_not = unanswerable(snapshot, tenant_id, token)
+            return _Start(snapshot, position, at, position.delivered_seq, told, self._clock(), "", why_not)
+        epochs, revision, seq, since, after = pinned
         snapshot = await self._positions.now(wanted)
+        if epochs != _epochs(snapshot) or self._clock() - float(since) > MAX_CURSOR_AGE_SECONDS:
+            raise PreconditionFailed(Reason.CURSOR_EXPIRED, "the cursor is too old; start over without a cursor")
         position = _known(caller, snapshot, tenant_id)
-        told = token_of_answer(self._signer, tenant_id, Seq(int(seq)), consistency)
-        return _Start(snapshot, position, ExactlyAt(revision), Seq(int(seq)), told, float(since), after)
+        told = token_of_answer(self._signer, snapshot, tenant_id, Seq(int(seq)), consistency)
+        why_not = unanswerable(snapshot, tenant_id, None)
+        return _Start(snapshot, position, ExactlyAt(revision), Seq(int(seq)), told, float(since), after, why_not)
 
     async def _leave_out_inactive(self, tenant_id: TenantId, found: dict[str, lookups.Found], deadline: float) -> None:
         """Suspensions deny from the records; their tuples may follow later, or stay."""
@@ -255,15 +266,20 @@ class Lookups:
             found.pop(user_id, None)
 
     def _ordered(self, start: _Start, found: Mapping[str, lookups.Found], arguments: object, limit: int) -> Lookup:
-        epoch, seq, since = str(self._signer.database_epoch), str(start.seq), str(start.since)
+        epochs, seq, since = _epochs(start.snapshot), str(start.seq), str(start.since)
 
         def tell(id_: str) -> Found:
             item = found[id_]
-            cursor = self._signer.page_token(arguments, [epoch, item.looked_up_at, seq, since, id_])
+            cursor = self._signer.page_token(arguments, [epochs, item.looked_up_at, seq, since, id_])
             return Found(id_, item.decision, item.missing_context, cursor)
 
         ids = sorted(id_ for id_ in found if id_ > start.after)
         return Lookup(None, start.token, map(tell, islice(ids, limit or None)))
+
+
+def _epochs(snapshot: Snapshot) -> str:
+    """A revision of another life of the store is another state, or none."""
+    return f"{snapshot.database_epoch}/{snapshot.store_epoch}"
 
 
 def _known(caller: Caller, snapshot: Snapshot, tenant_id: TenantId) -> Position:

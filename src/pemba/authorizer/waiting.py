@@ -56,7 +56,11 @@ class Positions:
         if token.database_epoch == snapshot.database_epoch and not _missing(snapshot, token.positions):
             return snapshot
         # What is delivered is committed.  Of anything else only PostgreSQL itself can say whether it ever was.
-        _require_known(token, await self._feed.heads(token.positions))
+        heads = await self._feed.heads(token.positions)
+        if not _are_known(token, heads):
+            if token.database_epoch == heads.database_epoch:
+                await self._feed.declare_lost(token.database_epoch)
+            raise _lost()
         snapshot = await self._reach(everything, token.positions)
         if token.database_epoch != snapshot.database_epoch:  # restored meanwhile: these numbers are other changes'
             raise _lost()
@@ -91,11 +95,10 @@ class Positions:
         return snapshot
 
 
-def _require_known(token: ConsistencyToken, heads: Heads) -> None:
-    """Another life of the database, or a commit that was lost with a restore."""
+def _are_known(token: ConsistencyToken, heads: Heads) -> bool:
+    """False: another life of the database, or a commit of this one that was lost with a restore."""
     lost = any(seq > heads.seqs[stream] for stream, seq in token.positions.items())
-    if token.database_epoch != heads.database_epoch or lost:
-        raise _lost()
+    return token.database_epoch == heads.database_epoch and not lost
 
 
 def _lost() -> PreconditionFailed:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from pemba.cli.failure import CallFailed, ExitCode, Problem, reporting
-
-if TYPE_CHECKING:
-    from pemba.config import SchemaSettings
 
 _READ_SECONDS = 10.0
 
@@ -49,45 +45,6 @@ def current() -> None:
 
         if _print_current(url) != migrate.head():
             raise typer.Exit(ExitCode.NO)
-
-
-@app.command("forget-store")
-def forget_store(
-    yes: Annotated[bool, typer.Option("--yes", help="Do it; without this it only says whether it could.")] = False,
-) -> None:
-    """Begin anew with a SpiceDB that was emptied or replaced: forget what PostgreSQL remembers of the last one.
-
-    For when the relay says store_lost or database_lost and what SpiceDB held is not coming back.  In order: empty
-    SpiceDB, or name another one; `pemba schema apply`; this; `pemba reconcile --apply`, which fills it.  Checks are
-    DENIED until that is done; nobody is allowed more than the records say at any time.
-    """
-    with reporting():
-        from pemba.config import SchemaSettings, load
-
-        settings = load(SchemaSettings)
-        asyncio.run(_require_empty(settings))
-        if not yes:
-            print("SpiceDB has the schema and holds nothing: pemba db forget-store --yes begins anew with it")
-            return
-        from pemba.storage import lost_store
-
-        asyncio.run(lost_store.forget(settings.database_url))
-        print("forgotten; now fill it: pemba reconcile --apply")
-
-
-async def _require_empty(settings: SchemaSettings) -> None:
-    """Raises CallFailed where the store holds anything of Pemba's own types, Unavailable where it lacks the schema."""
-    from pemba.projection import TYPES
-    from pemba.spicedb.client import FullyConsistent, SpiceDB
-
-    store = SpiceDB.connect(settings.spicedb_endpoint, settings.spicedb_key, tls=settings.spicedb_tls)
-    try:
-        for type_ in (*TYPES, "fence"):
-            async for held in store.read_tuples(type_, FullyConsistent(), _READ_SECONDS):
-                message = f"SpiceDB is not empty: it holds {held}; empty it, or name another one, and try again"
-                raise CallFailed(Problem("FAILED_PRECONDITION", message))
-    finally:
-        await store.close()
 
 
 def _print_current(url: str) -> str | None:

@@ -30,7 +30,7 @@ own place among them (`storage.wakeup`), so shares differ by one at most.  The l
            look every second   |  |  +-------------------------+
                                |  v    no definite answer, or the fence is not what we know
                               STOPPED
-                                store lost, database lost: nothing is written
+                                store lost, database lost: nothing is written, and healing is told (relay/healing.py)
 
     From each of them back to FREE: above its share, or asked to stop, as soon as the request under way is recorded; or
     the lease has run out or is another's, at once, and nothing more is recorded.
@@ -44,18 +44,20 @@ That keeps two relays apart, but not from a request that was sent before and arr
 one tuple a shard, that every write must find in SpiceDB.  It is rotated at a takeover, so that nothing of an earlier
 holder lands any more; after every outcome without a definite answer, so that nothing of our own lands after its retry;
 within a second after each write and each schema apply, and once a minute, so that its number tells how old a store is.
-A rotation commits the next number to `relay_lease`, then moves the tuple in one write that must match the value just
-read; the first of a store must find none.
+A rotation commits the next number to `relay_lease`, moves the tuple in one write that must match the value just read
+(the first of a store must find none), and commits that the number landed before anything is written under it.
 
-What a fence says (`relay.fence.judge`): ours, with PostgreSQL's number or the one before: well.  Another holder's,
-which PostgreSQL knows: stop.  Lower, absent, or a schema that knows no fences: SpiceDB lost writes.  Higher than
-PostgreSQL knows: PostgreSQL lost commits.  It is read before every rotation, after every refusal, and for all shards
-every second (`relay.watch`), so that a loss is noticed although nothing is written.  After a loss of either kind
-nothing is written in the shard until the fence is well again; the log and `pemba_relay_shards_stopped` say so.  Where
-what was lost is gone for good, an operator empties SpiceDB and has PostgreSQL forget the last store
-(`storage.lost_store`): new leases and fences, no revisions, a new store epoch; reconciling then fills it.
+What a fence says (`relay.fence.judge`): ours, with the number that landed last or the one after it: well.  Another
+holder's, which PostgreSQL knows: stop.  Lower, absent, or a schema that knows no fences: SpiceDB lost writes.  Higher
+than PostgreSQL knows: PostgreSQL lost commits.  It is read before every rotation, after every refusal, and for all
+shards every second (`relay.watch`), so that a loss is noticed although nothing is written.  After a loss of either kind
+nothing is written in the shard.  One relay then declares it (`relay.healing`): another life of the store begins (and of
+the database, where that lost commits), with leases and fences above all that were ever used, so that nothing of before
+can land or be recorded; and SpiceDB is filled from the records, tenant by tenant, by ordinary rows
+(`service.filling`).  A server answers UNAVAILABLE about a tenant until its rows are delivered, and about the others as
+ever.  Whose store it is lies beside the fences: a relay that finds another installation's there ends at once.
 A failover of SpiceDB's database that loses less than a second of writes can pass unseen: it needs a synchronous
-standby.
+standby, and the scheduled comparison finds what differs.
 
 Besides, it carries out what changes of users' statuses leave to do (`relay.maintenance`), and compares all of SpiceDB
 with the records from time to time (`relay.reconcile_schedule`).  Finding and repair themselves are mutations like any

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -22,6 +23,11 @@ class Batch:
     last_seq: Seq
     operations: tuple[TupleOperation, ...]
     rows: tuple[OutboxRow, ...]
+
+    @property
+    def store_epoch(self) -> uuid.UUID | None:
+        """The newest life of the store in which the tenant stands with this batch; None where none of its rows says."""
+        return next((row.store_epoch for row in reversed(self.rows) if row.store_epoch is not None), None)
 
     @property
     def bytes(self) -> int:

@@ -1,8 +1,9 @@
 """The fence of a shard: the tuple in SpiceDB that every write of its holder must find there.
 
 `fence:pemba#shard_07@mark:<epoch>/<n>` names a lease by its epoch, and `n` counts the rotations of the shard over all
-epochs, by one each.  PostgreSQL commits `n` before SpiceDB gets it, so in a store that lost nothing `n` is PostgreSQL's
-or the one before, and whatever differs from that says who lost something (`judge`).
+epochs, by one each.  PostgreSQL commits `n` before SpiceDB gets it, and that it landed before anything is written under
+it: so a store that lost nothing has the number that landed last or the one after it, and whatever differs from that
+says who lost something (`judge`).
 """
 
 from __future__ import annotations
@@ -19,9 +20,12 @@ from pemba.spicedb.client import CheckQuestion, CheckResult, Decision, FullyCons
 from pemba.storage import leases
 from pemba.storage.database import Database
 from pemba.storage.leases import Lease, LeaseLost, LeaseRow
+from pemba.storage.lives import Leases
 from pemba.telemetry import FENCE_ROTATIONS
 
 OBJECT = ObjectRef("fence", "pemba")
+INSTALLATION = "installation"
+"""The relation of the tuple that names the installation whose store it is."""
 BUSY_SECONDS = 1.0
 IDLE_SECONDS = 60.0
 
@@ -79,23 +83,33 @@ def relation_of(shard: int) -> str:
     return f"shard_{shard:02d}"
 
 
-def judge(found: Mark | None, row: LeaseRow, *, epoch: int, lowest: int, tried: int, is_defined: bool) -> Verdict:
+def judge(found: Mark | None, row: LeaseRow, *, epoch: int, tried: int, is_defined: bool) -> Verdict:
     """What a fence says that was read before `row` was.
 
-    `epoch` is our lease's, `lowest` the least `n` of a store that lost nothing (-1: none needs to be there), `tried`
-    the highest `n` that we have sent in this lease (-1: none); `is_defined`: SpiceDB's schema knows of fences.
+    `epoch` is our lease's, `tried` the highest `n` that we have sent in this lease (-1: none); `is_defined`: SpiceDB's
+    schema knows of fences.
     """
     if row.epoch < epoch or (found is not None and _is_beyond(found, row, epoch, tried)):
         return Verdict.DATABASE_LOST
     if not row.is_ours:
         return Verdict.ZOMBIE
     n = -1 if found is None else found.n
-    return Verdict.STORE_LOST if n < lowest or (row.has_schema and not is_defined) else Verdict.WELL
+    return Verdict.STORE_LOST if n < row.landed or (row.has_schema and not is_defined) else Verdict.WELL
 
 
 def _is_beyond(found: Mark, row: LeaseRow, epoch: int, tried: int) -> bool:
     """Whether PostgreSQL never committed it, or gave our epoch to another before it forgot that."""
     return found.epoch > row.epoch or found.n > row.n or (found.epoch == epoch and found.n > tried)
+
+
+def judge_all(found: Mapping[int, Mark], leases: Leases, *, is_defined: bool) -> Verdict:
+    """What the fences of all shards say, read while nobody could commit a number: WELL, STORE_LOST, DATABASE_LOST."""
+    for shard, mark in found.items():
+        row = leases.by_shard[shard]
+        if mark.epoch > row.epoch or mark.n > row.n:
+            return Verdict.DATABASE_LOST
+    behind = any((found[shard].n if shard in found else -1) < row.landed for shard, row in leases.by_shard.items())
+    return Verdict.STORE_LOST if behind or (leases.has_schema and not is_defined) else Verdict.WELL
 
 
 async def read(spicedb: SpiceDB, timeout: float, relation: str = "") -> dict[str, Mark] | None:
@@ -104,11 +118,24 @@ async def read(spicedb: SpiceDB, timeout: float, relation: str = "") -> dict[str
     It passes over all that were there in the time for which SpiceDB keeps revisions.
     Raises Unavailable, Timeout, Rejected.
     """
+    stored = await _read(spicedb, timeout, relation)
+    return None if stored is None else {t.relation: Mark.of(t) for t in stored if t.relation != INSTALLATION}
+
+
+async def read_installation(spicedb: SpiceDB, timeout: float) -> str | None:
+    """Whose store it is; None where nobody has written here yet.  Raises as `read`."""
+    stored = await _read(spicedb, timeout, INSTALLATION)
+    return stored[0].subject.id if stored else None
+
+
+def installation_tuple(installation_id: str) -> Tuple:
+    """What says whose store it is."""
+    return Tuple(OBJECT, INSTALLATION, SubjectRef("mark", installation_id))
+
+
+async def _read(spicedb: SpiceDB, timeout: float, relation: str) -> list[Tuple] | None:
     try:
-        return {
-            stored.relation: Mark.of(stored)
-            async for stored in spicedb.read_tuples(OBJECT.type, FullyConsistent(), timeout, relation=relation)
-        }
+        return [t async for t in spicedb.read_tuples(OBJECT.type, FullyConsistent(), timeout, relation=relation)]
     except Unavailable as error:
         if error.reason is Reason.SCHEMA_MISMATCH:
             return None
@@ -140,12 +167,11 @@ def _is_there(result: CheckResult | PembaError) -> bool:
 
 
 class Fence:
-    """One shard's, as the holder of `lease` keeps it; used by one task.  `n` is PostgreSQL's when it took the lease."""
+    """One shard's, as the holder of `lease` keeps it; used by one task."""
 
     def __init__(
         self,
         lease: Lease,
-        n: int,
         database: Database,
         spicedb: SpiceDB,
         rpc_seconds: float,
@@ -159,7 +185,6 @@ class Fence:
         self._spicedb = spicedb
         self._rpc_seconds = rpc_seconds
         self._is_certain = is_certain
-        self._lowest = n - 1
         self._tried = -1
         self._sent: Mark | None = None
         self._schema_number: int | None = None
@@ -219,12 +244,10 @@ class Fence:
             await self._move(await self._read())
         assert self._sent is not None
         mark, self._sent = self._sent, None
-        self._lowest = mark.n
         FENCE_ROTATIONS.inc()
-        if mark.n == 0:
-            # The first of a store.  PostgreSQL's number is 0 until it has landed, and 1 before anything is written
-            # under it: so a fence that is missing is either the first, or lost.
-            await self._commit_next(mark, is_defined=True)
+        # Before anything is written under it: from now on a store that lacks it has lost writes.
+        async with self._database.begin_relay() as tx:
+            await leases.mark_landed(tx, self.lease, mark.n)
         self.mark = mark
 
     async def _move(self, marks: dict[str, Mark] | None) -> None:
@@ -239,9 +262,7 @@ class Fence:
     async def _commit_next(self, found: Mark | None, *, is_defined: bool) -> Mark:
         async with self._database.begin_relay() as tx:
             row = await leases.lock(tx, self.lease)
-            verdict = judge(
-                found, row, epoch=self.lease.epoch, lowest=self._lowest, tried=self._tried, is_defined=is_defined
-            )
+            verdict = judge(found, row, epoch=self.lease.epoch, tried=self._tried, is_defined=is_defined)
             if verdict is not Verdict.WELL:
                 raise FenceFault(verdict, found, row)
             n = 0 if found is None else found.n + 1

@@ -33,20 +33,26 @@ MAX_TENANTS = 64
 log = structlog.get_logger()
 
 
-_WHAT_TO_DO = {
-    Verdict.STORE_LOST: "SpiceDB lost writes: was it emptied, restored to an earlier state, or is "
-    "PEMBA_SPICEDB_ENDPOINT another one than before? Nothing more is written to it until it holds again what it held; "
-    "to begin anew with an empty one see `pemba db forget-store --help`",
-    Verdict.DATABASE_LOST: "PostgreSQL lost commits: was it restored to an earlier state, or is PEMBA_DATABASE_URL "
-    "another one than before? Nothing more is written to SpiceDB until it holds again what it held; to go on with what "
-    "it holds empty SpiceDB, and see `pemba db forget-store --help`",
+_WHAT_IT_MEANS = {
+    Verdict.STORE_LOST: "SpiceDB lost writes: was it emptied, or restored to an earlier state? The shard stops until "
+    "a relay has begun another life of the store (relay/healing.py); then SpiceDB is filled from the records",
+    Verdict.DATABASE_LOST: "PostgreSQL lost commits: was it restored to an earlier state? The shard stops until a "
+    "relay has begun another life of the database (relay/healing.py); tokens of before are refused from then on",
 }
 
 
 class Lane:
     """Delivers what is due in one shard, round by round, for as long as the lease of its fence lasts."""
 
-    def __init__(self, fence: Fence, database: Database, spicedb: SpiceDB, rpc_seconds: float) -> None:
+    def __init__(
+        self,
+        fence: Fence,
+        database: Database,
+        spicedb: SpiceDB,
+        rpc_seconds: float,
+        report_loss: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`report_loss` is called as often as the fence is looked at and says that something was lost."""
         self.fence = fence
         self.shard = fence.lease.shard
         self.is_over = False
@@ -54,6 +60,7 @@ class Lane:
         self._database = database
         self._spicedb = spicedb
         self._rpc_seconds = rpc_seconds
+        self._report_loss = report_loss
         self._woken = asyncio.Event()
         self._woken.set()
         self._rows_due = True
@@ -176,7 +183,9 @@ class Lane:
     async def _write_and_record(self, request: Sequence[Batch], schema_number: int) -> int:
         operations = [operation for b in request for operation in b.operations]
         zedtoken = await self._write(request, operations) if operations else None
-        positions = [Delivered(b.tenant_id, b.last_seq, zedtoken if b.operations else None) for b in request]
+        positions = [
+            Delivered(b.tenant_id, b.last_seq, zedtoken if b.operations else None, b.store_epoch) for b in request
+        ]
         async with self._database.begin_relay() as tx:
             await delivery.mark_delivered_if_leased(tx, self.fence.lease, positions, schema_number)
         rows = [row for b in request for row in b.rows]
@@ -208,10 +217,11 @@ class Lane:
             self.lose(str(fault))
             return
         self._rows_due = True
+        self._report_loss()
         if self._stopped_for is not fault.verdict:
             self._stopped_for = fault.verdict
             RELAY_SHARDS_STOPPED.labels(fault.verdict).inc()
-            log.error(Event(fault.verdict), shard=self.shard, found=str(fault), help=_WHAT_TO_DO[fault.verdict])
+            log.error(Event(fault.verdict), shard=self.shard, found=str(fault), help=_WHAT_IT_MEANS[fault.verdict])
 
     def _go_on(self) -> None:
         if self._stopped_for is not None:

@@ -30,7 +30,7 @@ RENEWALS = 3
 CERTAIN_PART = 0.8
 """The part of that time, counted from our asking for it, in which we rely on it."""
 
-MakeLane = Callable[[Lease, int, Callable[[], bool]], Lane]
+MakeLane = Callable[[Lease, Callable[[], bool]], Lane]
 Spawn = Callable[[str, Coroutine[Any, Any, None]], asyncio.Task[None]]
 
 log = structlog.get_logger()
@@ -153,12 +153,12 @@ class Leases:
         asked = _now()
         async with self._database.begin_relay() as tx:
             taken = await leases.take(tx, self.holder, limit, self._holdings, self._ttl_seconds)
-        for lease, n in taken:
+        for lease in taken:
             held = self._holdings[lease.shard] = Holding(lease, self._certain_until(asked))
-            held.lane = self._make_lane(lease, n, held.is_certain)
+            held.lane = self._make_lane(lease, held.is_certain)
             held.task = spawn(f"lane {lease.shard}", held.lane.run(held.stopping))
         if taken:
-            log.info(Event.SHARDS_TAKEN, shards=sorted(lease.shard for lease, _ in taken), holder=self.holder)
+            log.info(Event.SHARDS_TAKEN, shards=sorted(lease.shard for lease in taken), holder=self.holder)
 
     def _certain_until(self, asked: float) -> float:
         return asked + self._ttl_seconds * CERTAIN_PART

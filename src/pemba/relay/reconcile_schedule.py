@@ -15,12 +15,11 @@ import structlog
 from pemba.errors import PembaError
 from pemba.model import Caller, SystemScope
 from pemba.relay.backoff import Backoff
+from pemba.relay.healing import PRINCIPAL
 from pemba.service.reconciliation import Options, Reconciler, Summary
 from pemba.storage import installation
 from pemba.storage.database import Database
 
-PRINCIPAL = "pemba:relay"
-"""Who the audit says it was."""
 INTERVAL_SECONDS = 60.0
 MAX_PAUSE_SECONDS = 3600.0
 

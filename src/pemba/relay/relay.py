@@ -15,6 +15,7 @@ from pemba.errors import BackendError, PembaError
 from pemba.model import SHARDS, TenantId
 from pemba.relay.backoff import Backoff
 from pemba.relay.fence import Fence
+from pemba.relay.healing import Healing
 from pemba.relay.lane import Lane
 from pemba.relay.lease import Leases, share
 from pemba.relay.retention import Retention
@@ -50,8 +51,17 @@ class RelayOptions:
 class Relay:
     """Delivers its share of the tenants' streams until it is stopped."""
 
-    def __init__(self, url: str, database: Database, spicedb: SpiceDB, options: RelayOptions) -> None:
+    def __init__(
+        self,
+        url: str,
+        database: Database,
+        spicedb: SpiceDB,
+        options: RelayOptions,
+        healing: Healing | None = None,
+    ) -> None:
+        """Without `healing` a loss of data stops the shards, and another relay has to heal it."""
         self._url = url
+        self._healing = healing
         self._database = database
         self._spicedb = spicedb
         self._options = options
@@ -72,8 +82,12 @@ class Relay:
         self._stopping.set()
 
     async def run(self) -> None:
-        """Deliver until `stop`; PostgreSQL or SpiceDB away means trying again, for ever."""
+        """Deliver until `stop`; PostgreSQL or SpiceDB away means trying again, for ever.
+
+        Raises ConfigError where SpiceDB is another installation's.
+        """
         log.info(Event.STARTED, holder=self._leases.holder)
+        await self._claim_store()
         async with asyncio.TaskGroup() as tasks:
             side_tasks = [
                 _spawn(tasks, "leases", self._hold_leases(partial(_spawn, tasks))),
@@ -82,6 +96,8 @@ class Relay:
                 _spawn(tasks, "watch", self._watch.run(self._stopping)),
                 _spawn(tasks, "retention", self._retention.run(self._stopping, lambda: 0 in self._leases.lanes)),
             ]
+            if self._healing is not None:
+                side_tasks.append(_spawn(tasks, "healing", self._healing.run(self._stopping)))
             await self._stopping.wait()
             for task in side_tasks:  # the lanes have something to finish, these have not
                 task.cancel()
@@ -89,10 +105,22 @@ class Relay:
             await self._leases.stop(LOOK_SECONDS)
         log.info(Event.STOPPED)
 
-    def _make_lane(self, lease: Lease, n: int, is_certain: Callable[[], bool]) -> Lane:
+    async def _claim_store(self) -> None:
+        backoff = Backoff(max_seconds=2.0)
+        while self._healing is not None and not self._stopping.is_set():
+            try:
+                await self._healing.claim()
+                return
+            except BackendError as error:
+                pause = backoff.failed()
+                log.warning("relay.claim_failed", error=error.message, retry_in_seconds=round(pause, 2))
+                await self._pause(pause)
+
+    def _make_lane(self, lease: Lease, is_certain: Callable[[], bool]) -> Lane:
         rpc_seconds = self._options.rpc_seconds
-        fence = Fence(lease, n, self._database, self._spicedb, rpc_seconds, is_certain)
-        return Lane(fence, self._database, self._spicedb, rpc_seconds)
+        fence = Fence(lease, self._database, self._spicedb, rpc_seconds, is_certain)
+        report_loss = self._healing.report if self._healing is not None else lambda: None
+        return Lane(fence, self._database, self._spicedb, rpc_seconds, report_loss)
 
     async def _hold_leases(self, spawn: Callable[[str, Coroutine[Any, Any, None]], asyncio.Task[None]]) -> None:
         while not self._stopping.is_set():

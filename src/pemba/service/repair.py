@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Sequence
 
 from pemba import projection
@@ -13,26 +14,38 @@ from pemba.storage.database import Database
 from pemba.storage.journal import AuditEntry
 
 METHOD = "Reconcile"
+MAX_TUPLES = outbox.MAX_ROW_OPERATIONS
 
 
 async def repair(
-    database: Database, wakeup: Wakeup, caller: Caller, tenant_id: TenantId, tuples: Sequence[Tuple]
+    database: Database,
+    wakeup: Wakeup,
+    caller: Caller,
+    tenant_id: TenantId,
+    tuples: Sequence[Tuple],
+    *,
+    method: str = METHOD,
+    fills: uuid.UUID | None = None,
 ) -> Seq:
     """Bring up to 500 tuples of the tenant's objects to what the records say now; the number of the row.
 
+    `fills` is the life of the store in which with this row everything of the tenant stands.
     A tenant that never was here gets a stream, in which all of them are deleted.
     """
-    seq = await _append(database, caller, tenant_id, tuples)
+    entry = AuditEntry(caller, method, f"tenant:{tenant_id}")
+    seq = await _append(database, entry, tenant_id, tuples, fills)
     if seq is None:
         async with database.begin(SystemScope("a stream for what belongs to no tenant")) as tx:
             await outbox.ensure_head(tx, tenant_id)
-        seq = await _append(database, caller, tenant_id, tuples)
+        seq = await _append(database, entry, tenant_id, tuples, fills)
     assert seq is not None  # a stream outlives its tenant
     wakeup.notify(tenant_id)
     return seq
 
 
-async def _append(database: Database, caller: Caller, tenant_id: TenantId, tuples: Sequence[Tuple]) -> Seq | None:
+async def _append(
+    database: Database, entry: AuditEntry, tenant_id: TenantId, tuples: Sequence[Tuple], fills: uuid.UUID | None
+) -> Seq | None:
     async with database.begin(TenantScope(tenant_id)) as tx:
         seq = await outbox.advance(tx)
         if seq is None:
@@ -40,5 +53,5 @@ async def _append(database: Database, caller: Caller, tenant_id: TenantId, tuple
         # Read after the lock: until the commit no mutation of the tenant can change what this says.
         expected = await wanted.among(tx, tuples)
         operations = projection.difference(set(tuples) - expected, expected)
-        await journal.append(tx, tenant_id, seq, [operations], AuditEntry(caller, METHOD, f"tenant:{tenant_id}"))
+        await journal.append(tx, tenant_id, seq, [operations], entry, fills)
         return seq

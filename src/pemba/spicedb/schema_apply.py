@@ -23,6 +23,8 @@ class SchemaVersion(Protocol):
 
     @property
     def digest(self) -> str: ...
+    @property
+    def text(self) -> str: ...
 
 
 class SchemaLedger(Protocol):
@@ -62,6 +64,32 @@ async def apply(spicedb: SpiceDB, ledger: SchemaLedger, text: str) -> Applied:
         await _write(spicedb, ledger, text)
     log.info(Event.SCHEMA_APPLIED, digest=wanted, changes=[str(change) for change in changes])
     return Applied(True, wanted, changes)
+
+
+async def restore(spicedb: SpiceDB, ledger: SchemaLedger) -> bool:
+    """Where SpiceDB lost a part of the schema that was applied last: write it again; whether it was so.
+
+    What SpiceDB has beyond it stays.  Raises as `apply`.
+    """
+    if not (await _lost(spicedb, ledger))[1]:  # without the lock, which would stand in the way of an apply
+        return False
+    async with ledger.locked():
+        remembered, changes = await _lost(spicedb, ledger)
+        if remembered is None or not changes:
+            return False
+        _require_nothing_dropped(changes)
+        await _write(spicedb, ledger, remembered.text)
+    log.warning(Event.SCHEMA_RESTORED, digest=remembered.digest, lost=[c.name for c in changes if c.adds])
+    return True
+
+
+async def _lost(spicedb: SpiceDB, ledger: SchemaLedger) -> tuple[SchemaVersion | None, tuple[SchemaChange, ...]]:
+    """What was applied last, and what writing it would change; nothing where SpiceDB lacks no part of it."""
+    remembered = await ledger.applied()
+    if remembered is None:
+        return None, ()
+    changes = tuple(await schema.changes(spicedb, remembered.text))
+    return remembered, changes if any(change.adds for change in changes) else ()
 
 
 async def _write(spicedb: SpiceDB, ledger: SchemaLedger, text: str) -> None:

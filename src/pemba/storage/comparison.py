@@ -15,6 +15,7 @@ from typing import Any
 import asyncpg
 
 from pemba.errors import Reason, Unavailable
+from pemba.model import TenantId
 from pemba.storage.database import CONNECT_SECONDS, SYSTEM_ROLE
 from pemba.storage.errors import CONNECTION_FAILURES, translated
 
@@ -39,6 +40,8 @@ _STRIKE = """
     RETURNING stored.tuple
 """
 _LEFT = "SELECT tuple FROM pg_temp.stored WHERE tuple > $1 ORDER BY tuple LIMIT $2"
+_LEFT_BETWEEN = "SELECT tuple FROM pg_temp.stored WHERE tuple > $1 AND tuple < $2 ORDER BY tuple LIMIT $3"
+_FORGET = "DELETE FROM pg_temp.stored WHERE tuple > $1 AND tuple < $2"
 
 
 class Comparison:
@@ -77,3 +80,18 @@ class Comparison:
     async def left(self, after: str, limit: int) -> list[str]:
         """At most `limit` of those that are left, in the order of their bytes: one tenant's stand together."""
         return [record["tuple"] for record in await self._connection.fetch(_LEFT, after, limit)]
+
+    async def left_on(self, type_: str, tenant_id: TenantId, after: str, limit: int) -> list[str]:
+        """At most `limit` of those that are left on the tenant's objects of that type, after one of them."""
+        first, last = _between(type_, tenant_id)
+        return [r["tuple"] for r in await self._connection.fetch(_LEFT_BETWEEN, max(after, first), last, limit)]
+
+    async def forget(self, type_: str, tenant_id: TenantId) -> None:
+        """Take out whatever is left on the tenant's objects of that type."""
+        await self._connection.execute(_FORGET, *_between(type_, tenant_id))
+
+
+def _between(type_: str, tenant_id: TenantId) -> tuple[str, str]:
+    """All texts of tuples on the tenant's objects of that type lie between these two."""
+    prefix = f"{type_}:{tenant_id}"
+    return f"{prefix}/", prefix + chr(ord("/") + 1)

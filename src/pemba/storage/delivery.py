@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -35,14 +36,14 @@ _DUE = Statement(
 # The longest contiguous prefix within a row's own bounds; the first row always counts.
 _PREFIX = Statement(
     """
-    SELECT due.tenant_id, prefix.seq, prefix.ops, prefix.trace,
+    SELECT due.tenant_id, prefix.seq, prefix.ops, prefix.trace, prefix.store_epoch,
         extract(epoch FROM now() - prefix.create_time) AS age_seconds
     FROM unnest(CAST(:tenant_ids AS text[]), CAST(:delivered AS bigint[])) AS due (tenant_id, delivered_seq)
     CROSS JOIN LATERAL (
-        SELECT seq, ops, trace, create_time,
+        SELECT seq, ops, trace, create_time, store_epoch,
             sum(op_count) OVER w AS operations, sum(op_bytes) OVER w AS bytes, count(*) OVER w AS rows
         FROM (
-            SELECT seq, ops, op_count, op_bytes, trace, create_time FROM outbox o
+            SELECT seq, ops, op_count, op_bytes, trace, create_time, store_epoch FROM outbox o
             WHERE o.tenant_id = due.tenant_id AND o.seq > due.delivered_seq ORDER BY o.seq LIMIT :max_rows
         ) next WINDOW w AS (ORDER BY seq)
     ) prefix
@@ -63,12 +64,18 @@ _RECORD = Statement(
     INSERT INTO tenant_delivery
         (tenant_id, shard, delivered_seq, zedtoken, stamp, schema_number, store_epoch)
     SELECT given.tenant_id, CAST(:shard AS smallint), given.delivered_seq, given.zedtoken, CAST(:stamp AS bigint),
-        CAST(:schema_number AS bigint), i.store_epoch
-    FROM unnest(CAST(:tenant_ids AS text[]), CAST(:delivered AS bigint[]), CAST(:zedtokens AS text[]))
-        AS given (tenant_id, delivered_seq, zedtoken), installation i
+        CAST(:schema_number AS bigint), coalesce(given.store_epoch, d.store_epoch, h.store_epoch)
+    FROM unnest(
+        CAST(:tenant_ids AS text[]), CAST(:delivered AS bigint[]), CAST(:zedtokens AS text[]),
+        CAST(:store_epochs AS uuid[])
+    ) AS given (tenant_id, delivered_seq, zedtoken, store_epoch)
+    JOIN tenant_head h ON h.tenant_id = given.tenant_id
+    LEFT JOIN tenant_delivery d ON d.tenant_id = given.tenant_id
     ON CONFLICT (tenant_id) DO UPDATE SET
         delivered_seq = excluded.delivered_seq,
-        zedtoken = coalesce(excluded.zedtoken, tenant_delivery.zedtoken),
+        zedtoken = CASE WHEN excluded.store_epoch = tenant_delivery.store_epoch
+            THEN coalesce(excluded.zedtoken, tenant_delivery.zedtoken) ELSE excluded.zedtoken END,
+        store_epoch = excluded.store_epoch,
         schema_number = CASE WHEN excluded.zedtoken IS NULL
             THEN tenant_delivery.schema_number ELSE excluded.schema_number END,
         stamp = excluded.stamp,
@@ -112,6 +119,8 @@ class Delivered:
     tenant_id: TenantId
     seq: Seq
     zedtoken: str | None
+    store_epoch: uuid.UUID | None = None
+    """From now on the tenant stands in that life of the store; a revision of the last one means nothing in it."""
 
 
 async def due_shards(tx: RelayTransaction, shards: Collection[int]) -> dict[int, int]:
@@ -137,7 +146,13 @@ async def prefixes(tx: RelayTransaction, due: Sequence[DueTenant]) -> Mapping[Te
     )
     rows: dict[TenantId, list[OutboxRow]] = {}
     for record in records:
-        row = OutboxRow(Seq(record["seq"]), from_json(record["ops"]), record["trace"], float(record["age_seconds"]))
+        row = OutboxRow(
+            Seq(record["seq"]),
+            from_json(record["ops"]),
+            record["trace"],
+            float(record["age_seconds"]),
+            record["store_epoch"],
+        )
         rows.setdefault(TenantId(record["tenant_id"]), []).append(row)
     return rows
 
@@ -160,6 +175,7 @@ async def mark_delivered_if_leased(
         tenant_ids=[d.tenant_id for d in delivered],
         delivered=[d.seq for d in delivered],
         zedtokens=[d.zedtoken for d in delivered],
+        store_epochs=[d.store_epoch for d in delivered],
     )
 
 

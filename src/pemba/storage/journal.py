@@ -5,6 +5,7 @@ Also audit rows of what was refused.
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,9 +22,9 @@ _APPEND = Statement(
         SELECT seq, CAST(ops AS jsonb) AS ops, octet_length(ops) AS op_bytes, ordinality = 1 AS first
         FROM unnest(CAST(:seqs AS bigint[]), CAST(:ops AS text[])) WITH ORDINALITY AS rows (seq, ops, ordinality)
     ), appended AS (
-        INSERT INTO outbox (tenant_id, seq, shard, ops, op_count, op_bytes, trace)
+        INSERT INTO outbox (tenant_id, seq, shard, ops, op_count, op_bytes, trace, store_epoch)
         SELECT CAST(:tenant_id AS text), seq, CAST(:shard AS smallint), ops, jsonb_array_length(ops), op_bytes,
-            CAST(:trace AS jsonb)
+            CAST(:trace AS jsonb), CAST(:store_epoch AS uuid)
         FROM given
     )
     INSERT INTO audit (tenant_id, seq, principal, acting_user, peer, request_id, method, object, before, after, ops)
@@ -120,8 +121,12 @@ async def append(
     first_seq: Seq,
     rows: Sequence[Sequence[TupleOperation]],
     entry: AuditEntry,
+    store_epoch: uuid.UUID | None = None,
 ) -> None:
-    """Consecutive outbox rows from `first_seq` on, each with its audit row."""
+    """Consecutive outbox rows from `first_seq` on, each with its audit row.
+
+    With `store_epoch` everything of the tenant is in that life of the store once they are delivered.
+    """
     await _APPEND.run(
         tx,
         seqs=[first_seq + i for i in range(len(rows))],
@@ -129,6 +134,7 @@ async def append(
         tenant_id=tenant_id,
         shard=outbox.shard_of(tenant_id),
         trace={"request_id": entry.caller.request_id},
+        store_epoch=store_epoch,
         before=entry.before,
         after=entry.after,
         **_who(entry),

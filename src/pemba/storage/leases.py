@@ -20,7 +20,7 @@ _TAKE = Statement(
     )
     UPDATE relay_lease l SET holder = CAST(:holder AS text), epoch = l.epoch + 1,
         lease_until = now() + make_interval(secs => :ttl_seconds)
-    FROM free WHERE l.shard = free.shard RETURNING l.shard, l.epoch, l.n
+    FROM free WHERE l.shard = free.shard RETURNING l.shard, l.epoch
     """
 )
 _RENEW = Statement(
@@ -39,12 +39,18 @@ _RELEASE = Statement(
 )
 _LOCK = Statement(
     """
-    SELECT l.epoch, l.n, EXISTS (SELECT FROM schema_version WHERE state = 'applied') AS has_schema,
+    SELECT l.epoch, l.n, l.landed, EXISTS (SELECT FROM schema_version WHERE state = 'applied') AS has_schema,
         coalesce(l.epoch = :epoch AND l.holder = :holder AND l.lease_until > now(), false) AS is_ours
     FROM relay_lease l WHERE l.shard = :shard FOR UPDATE OF l
     """
 )
-_RAISE = Statement("UPDATE relay_lease SET n = :n WHERE shard = :shard AND n = :n - 1")
+_RAISE = Statement("UPDATE relay_lease SET n = :n, landed = :n - 1 WHERE shard = :shard AND n = :n - 1")
+_LAND = Statement(
+    """
+    UPDATE relay_lease SET landed = :n
+    WHERE shard = :shard AND epoch = :epoch AND holder = :holder AND lease_until > now() AND n = :n
+    """
+)
 _READ = Statement("SELECT l.shard, l.epoch, l.n, i.schema_number FROM relay_lease l, installation i")
 
 
@@ -67,6 +73,8 @@ class LeaseRow:
 
     epoch: int
     n: int
+    landed: int
+    """The highest number that SpiceDB is known to have held; -1 before the first."""
     is_ours: bool
     has_schema: bool
     """A SpiceDB schema was applied once, so that a store without one has lost it."""
@@ -84,10 +92,10 @@ class Numbers:
 
 async def take(
     tx: RelayTransaction, holder: str, limit: int, without: Collection[int], ttl_seconds: float
-) -> list[tuple[Lease, int]]:
-    """At most `limit` free shards, with the fence number of each; the ones in `without` are left alone."""
+) -> list[Lease]:
+    """At most `limit` free shards; the ones in `without` are left alone."""
     records = await _TAKE.rows(tx, holder=holder, limit=limit, without=list(without), ttl_seconds=ttl_seconds)
-    return [(Lease(record["shard"], record["epoch"], holder), record["n"]) for record in records]
+    return [Lease(record["shard"], record["epoch"], holder) for record in records]
 
 
 async def renew(tx: RelayTransaction, holder: str, held: Collection[Lease], ttl_seconds: float) -> set[int]:
@@ -110,12 +118,18 @@ async def release(tx: RelayTransaction, holder: str, without: Collection[int] = 
 async def lock(tx: RelayTransaction, lease: Lease) -> LeaseRow:
     """The shard's row, which nobody else changes until the end of this transaction."""
     record = await _LOCK.one(tx, shard=lease.shard, epoch=lease.epoch, holder=lease.holder)
-    return LeaseRow(record["epoch"], record["n"], record["is_ours"], record["has_schema"])
+    return LeaseRow(record["epoch"], record["n"], record["landed"], record["is_ours"], record["has_schema"])
 
 
 async def raise_number(tx: RelayTransaction, lease: Lease, n: int) -> None:
-    """Make the shard's fence number `n`, from the one before it; its row is locked by this transaction."""
+    """Make the shard's fence number `n`, from the one before it, which was found there; the row is locked."""
     await _RAISE.run(tx, shard=lease.shard, n=n)
+
+
+async def mark_landed(tx: RelayTransaction, lease: Lease, n: int) -> None:
+    """SpiceDB has held that number.  Raises LeaseLost where the lease is over or another's."""
+    if not await _LAND.run(tx, shard=lease.shard, epoch=lease.epoch, holder=lease.holder, n=n):
+        raise LeaseLost
 
 
 async def numbers(tx: RelayTransaction) -> Numbers:

@@ -7,6 +7,7 @@ commit order, and whatever is checked after `advance` cannot change before the c
 from __future__ import annotations
 
 import json
+import uuid
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,9 +21,19 @@ MAX_ROW_OPERATIONS = 500
 MAX_ROW_BYTES = 2 * 1024 * 1024
 MAX_CHANGE_OPERATIONS = 50_000
 
-_CREATE_HEAD = Statement("INSERT INTO tenant_head (tenant_id, shard, head_seq) VALUES (:tenant_id, :shard, 1)")
+# FOR SHARE: once another life of the store has begun, no stream comes to light that began in the last one.
+_CREATE_HEAD = Statement(
+    """
+    INSERT INTO tenant_head (tenant_id, shard, head_seq, store_epoch)
+    SELECT CAST(:tenant_id AS text), CAST(:shard AS smallint), 1, store_epoch FROM installation FOR SHARE
+    """
+)
 _ENSURE_HEAD = Statement(
-    "INSERT INTO tenant_head (tenant_id, shard, head_seq) VALUES (:tenant_id, :shard, 0) ON CONFLICT DO NOTHING"
+    """
+    INSERT INTO tenant_head (tenant_id, shard, head_seq, store_epoch)
+    SELECT CAST(:tenant_id AS text), CAST(:shard AS smallint), 0, store_epoch FROM installation FOR SHARE
+    ON CONFLICT DO NOTHING
+    """
 )
 _ADVANCE = Statement("UPDATE tenant_head SET head_seq = head_seq + :by WHERE tenant_id = :tenant_id RETURNING head_seq")
 _LOCK_HEADS = Statement(
@@ -63,6 +74,8 @@ class OutboxRow:
     operations: tuple[TupleOperation, ...]
     trace: Mapping[str, str]
     age_seconds: float
+    store_epoch: uuid.UUID | None = None
+    """With this row everything of the tenant is in that life of the store."""
 
 
 @dataclass(frozen=True, slots=True)

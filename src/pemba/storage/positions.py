@@ -33,19 +33,24 @@ _PULSE = Statement(f"SELECT {_PULSE_COLUMNS} FROM installation i")
 _LOAD = Statement(
     f"""
     SELECT {_PULSE_COLUMNS}, given.tenant_id, t.status, {_POSITION_COLUMNS},
+        coalesce(d.store_epoch, h.store_epoch, i.store_epoch) = i.store_epoch AS in_store,
         (SELECT array_agg(id) FROM users WHERE id = ANY (CAST(:user_ids AS text[])) AND status <> 'active') AS inactive
     FROM installation i
     LEFT JOIN unnest(CAST(:tenant_ids AS text[])) AS given (tenant_id) ON true
     LEFT JOIN tenants t ON t.id = given.tenant_id
+    LEFT JOIN tenant_head h ON h.tenant_id = given.tenant_id
     LEFT JOIN tenant_delivery d ON d.tenant_id = given.tenant_id
     """
 )
 _MOVED = Statement(
     f"""
-    SELECT d.tenant_id, {_POSITION_COLUMNS}
-    FROM unnest(CAST(:shards AS smallint[]), CAST(:stamps AS bigint[])) AS seen (shard, stamp)
+    SELECT d.tenant_id, {_POSITION_COLUMNS}, d.store_epoch = i.store_epoch AS in_store
+    FROM installation i, unnest(CAST(:shards AS smallint[]), CAST(:stamps AS bigint[])) AS seen (shard, stamp)
     JOIN tenant_delivery d ON d.shard = seen.shard AND d.stamp > seen.stamp LIMIT {MAX_MOVED + 1}
     """
+)
+_DECLARE_LOST = Statement(
+    "UPDATE installation SET database_epoch = gen_random_uuid() WHERE database_epoch = :database_epoch"
 )
 _HEADS = Statement(
     """
@@ -73,6 +78,11 @@ class Pulse:
     def database_epoch(self) -> uuid.UUID:
         return self.life[0]
 
+    @property
+    def epochs(self) -> tuple[uuid.UUID, uuid.UUID]:
+        """The database's and the store's."""
+        return self.life[:2]
+
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
@@ -82,6 +92,8 @@ class Delivery:
     zedtoken: str | None
     written_under: int | None
     stamp: int
+    in_store: bool = True
+    """Whether SpiceDB holds everything of the tenant up to there: not so between a loss and the repair."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +136,11 @@ async def heads(tx: SystemTransaction, streams: Collection[TenantId]) -> Heads:
     return Heads(records[0]["database_epoch"], {TenantId(r["tenant_id"]): Seq(r["head_seq"]) for r in records})
 
 
+async def declare_lost(tx: SystemTransaction, database_epoch: uuid.UUID) -> bool:
+    """This life of the database is over, since it lost commits: no token of it counts any more.  False: it was."""
+    return await _DECLARE_LOST.run(tx, database_epoch=database_epoch) == 1
+
+
 def _pulse(record: Record) -> Pulse:
     life = (record["database_epoch"], record["store_epoch"], record["server_start"])
     return Pulse(life, record["schema_number"], Seq(record["statuses_seq"]), tuple(record["deliveries"]))
@@ -134,4 +151,6 @@ def _status(record: Record) -> TenantStatus | None:
 
 
 def _delivery(record: Record) -> Delivery:
-    return Delivery(Seq(record["delivered_seq"]), record["zedtoken"], record["written_under"], record["stamp"])
+    return Delivery(
+        Seq(record["delivered_seq"]), record["zedtoken"], record["written_under"], record["stamp"], record["in_store"]
+    )

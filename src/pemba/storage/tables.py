@@ -49,10 +49,14 @@ installation = sa.Table(
     "installation",
     metadata,
     sa.Column("id", sa.SmallInteger, sa.CheckConstraint("id = 1", name="one"), primary_key=True, autoincrement=False),
+    # Whose tuples SpiceDB holds: it is written there too, and never changes.
+    sa.Column("installation_id", UUID(as_uuid=True), nullable=False),
     # Another life of this database (restored from a backup) gets another epoch: tokens name it.
     sa.Column("database_epoch", UUID(as_uuid=True), nullable=False),
     # Another life of SpiceDB's data; a tenant whose own differs awaits its repair.
     sa.Column("store_epoch", UUID(as_uuid=True), nullable=False),
+    # The last one for which every tenant's repair is in its stream; another than `store_epoch`: some are missing.
+    sa.Column("filled_epoch", UUID(as_uuid=True), nullable=False),
     # A seqlock over the SpiceDB schema: odd while an apply is under way.
     sa.Column("schema_number", sa.BigInteger, nullable=False, server_default=sa.text("0")),
     _time("create_time"),
@@ -245,6 +249,8 @@ tenant_head = sa.Table(
     sa.Column("tenant_id", sa.Text, primary_key=True),
     sa.Column("shard", sa.SmallInteger, nullable=False),
     sa.Column("head_seq", sa.BigInteger, nullable=False),
+    # The life of SpiceDB's data in which the stream began: what counts until something of it is delivered.
+    sa.Column("store_epoch", UUID(as_uuid=True), nullable=False),
     sa.CheckConstraint(f"shard BETWEEN 0 AND {SHARDS - 1}", name="shard"),
     sa.CheckConstraint("head_seq >= 0", name="head_seq"),
     # Head, outbox and delivery rows outlive a deleted tenant: no foreign key to it.
@@ -265,12 +271,15 @@ outbox = sa.Table(
     _time("create_time"),
     # In the stream `~` alone: the user or the tenant whose status changed, as in `user:alice`.
     sa.Column("about", sa.Text),
+    # With this row everything of the tenant is in that life of SpiceDB's data.
+    sa.Column("store_epoch", UUID(as_uuid=True)),
     sa.CheckConstraint("seq > 0", name="seq"),
     sa.CheckConstraint("op_count BETWEEN 0 AND 500 AND op_count = jsonb_array_length(ops)", name="op_count"),
     sa.CheckConstraint("op_bytes BETWEEN 0 AND 2097152", name="op_bytes"),
     sa.CheckConstraint("(tenant_id = '~') = (about IS NOT NULL) AND (about IS NULL OR op_count = 0)", name="about"),
 )
 sa.Index("outbox_create_time_idx", outbox.c.create_time)
+sa.Index("outbox_store_epoch_idx", outbox.c.tenant_id, postgresql_where=outbox.c.store_epoch.is_not(None))
 
 tenant_delivery = sa.Table(
     "tenant_delivery",
@@ -303,6 +312,8 @@ relay_lease = sa.Table(
     sa.Column("shard", sa.SmallInteger, primary_key=True, autoincrement=False),
     sa.Column("epoch", sa.BigInteger, nullable=False, server_default=sa.text("0")),
     sa.Column("n", sa.BigInteger, nullable=False, server_default=sa.text("0")),
+    # The highest number that SpiceDB is known to have held.
+    sa.Column("landed", sa.BigInteger, nullable=False, server_default=sa.text("-1")),
     sa.Column("holder", sa.Text),
     _time("lease_until", nullable=True),
     sa.Column("deliveries", sa.BigInteger, nullable=False, server_default=sa.text("0")),

@@ -63,21 +63,21 @@ async def seized(database_url: str, database: Database, store: SpiceDB) -> Calla
     """A lane of another relay, which has just taken that shard over, whoever had it, and reaches SpiceDB directly."""
 
     async def seize(shard: int) -> Lane:
-        return Lane(Fence(*await take_over(database, shard), database, store, 5.0), database, store, 5.0)
+        return Lane(Fence(await take_over(database, shard), database, store, 5.0), database, store, 5.0)
 
     return seize
 
 
-async def take_over(database: Database, shard: int, holder: str = "another") -> tuple[Lease, int]:
-    """A lease of an hour, whoever had the shard, and the fence's number."""
+async def take_over(database: Database, shard: int, holder: str = "another") -> Lease:
+    """A lease of an hour, whoever had the shard."""
     async with database.begin_relay() as tx:
         row = await tx.connection.fetchrow(
             "UPDATE relay_lease SET holder = $2, epoch = epoch + 1, lease_until = now() + interval '1 hour'"
-            " WHERE shard = $1 RETURNING epoch, n",
+            " WHERE shard = $1 RETURNING epoch",
             shard,
             holder,
         )
-    return Lease(shard, row["epoch"], holder), row["n"]
+    return Lease(shard, row["epoch"], holder)
 
 
 @pytest.fixture

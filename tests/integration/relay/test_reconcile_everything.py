@@ -94,7 +94,7 @@ async def test_a_store_that_lost_everything_is_filled_again(
             database_url,
             "tenant_delivery",
             "INSERT INTO tenant_delivery (tenant_id, shard, delivered_seq, stamp, schema_number, store_epoch)"
-            " SELECT tenant_id, shard, head_seq, 1, 2, store_epoch FROM tenant_head, installation WHERE tenant_id = $1",
+            " SELECT tenant_id, shard, head_seq, 1, 2, store_epoch FROM tenant_head WHERE tenant_id = $1",
             made.tenant.id,
         )
     async with relaying(database_url, own_store):

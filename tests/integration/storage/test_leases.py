@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable
 import asyncpg
 import pytest
 
-from pemba.model import SHARDS, Seq, TenantId
-from pemba.storage import delivery, leases
+from pemba.model import SHARDS, Seq, SystemScope, TenantId
+from pemba.storage import delivery, leases, outbox
 from pemba.storage.database import RELAY_ROLE, Database
 from pemba.storage.delivery import Delivered
 from pemba.storage.leases import Lease, LeaseLost
@@ -20,7 +20,7 @@ TENANT = TenantId("ten_01h455vb4pex5vsknk084sn02q")
 
 async def take(database: Database, holder: str, limit: int = SHARDS, *, seconds: float = 60) -> list[Lease]:
     async with database.begin_relay() as tx:
-        return [lease for lease, _ in await leases.take(tx, holder, limit, (), seconds)]
+        return await leases.take(tx, holder, limit, (), seconds)
 
 
 async def renew(database: Database, held: list[Lease]) -> set[int]:
@@ -53,12 +53,18 @@ async def test_a_shard_has_one_holder_and_every_hold_an_epoch_of_its_own(databas
     assert {lease.shard: lease.epoch for lease in again if lease.shard < 10} == dict.fromkeys(range(2, 10), 2)
 
 
+@pytest.fixture(autouse=True)
+async def _head(database: Database) -> None:
+    async with database.begin(SystemScope("test")) as tx:
+        await outbox.create_head(tx, TENANT)
+
+
 async def test_two_that_take_at_once_get_different_shards_and_neither_waits(database: Database) -> None:
     async with database.begin_relay() as tx:
         first = await leases.take(tx, "one", 4, (), 60)
         async with asyncio.timeout(2):
             second = await take(database, "two")
-    assert {lease.shard for lease, _ in first}.isdisjoint({lease.shard for lease in second})
+    assert {lease.shard for lease in first}.isdisjoint({lease.shard for lease in second})
     assert len(first) + len(second) == SHARDS
 
 
@@ -132,13 +138,18 @@ async def test_nobody_takes_a_shard_over_between_the_look_at_the_lease_and_the_r
 async def test_a_number_is_raised_on_a_row_that_nobody_else_changes(database: Database, database_url: str) -> None:
     [lease] = await take(database, "one", 1)
     async with database.begin_relay() as tx:
-        assert await leases.lock(tx, lease) == leases.LeaseRow(1, 0, is_ours=True, has_schema=False)
+        assert await leases.lock(tx, lease) == leases.LeaseRow(1, 0, -1, is_ours=True, has_schema=False)
         with pytest.raises(asyncpg.LockNotAvailableError):
             await as_relay(database_url, "SELECT FROM relay_lease WHERE shard = 0 FOR UPDATE NOWAIT")
         await leases.raise_number(tx, lease, 1)
         assert (await leases.lock(tx, lease)).n == 1
+        assert (await leases.lock(tx, lease)).landed == 0, "from the one before, which was found"
         await leases.raise_number(tx, lease, 3)
         assert (await leases.lock(tx, lease)).n == 1, "by one each"
+        await leases.mark_landed(tx, lease, 1)
+        assert (await leases.lock(tx, lease)).landed == 1
+        with pytest.raises(LeaseLost):
+            await leases.mark_landed(tx, Lease(0, 2, "one"), 1)
     async with database.begin_relay() as tx:
         assert not (await leases.lock(tx, Lease(0, 1, "two"))).is_ours
         assert not (await leases.lock(tx, Lease(0, 2, "one"))).is_ours

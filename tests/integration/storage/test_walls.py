@@ -19,7 +19,8 @@ TENANTS = f"""
     INSERT INTO users (id) VALUES ('alice'), ('bob');
     INSERT INTO tenants (id, slug, name, changed_seq)
         VALUES ('{ACME}', 'acme', 'Acme', 1), ('{OTHER}', 'other', 'O', 1);
-    INSERT INTO tenant_head (tenant_id, shard, head_seq) VALUES ('{ACME}', 1, 1), ('{OTHER}', 2, 1);
+    INSERT INTO tenant_head (tenant_id, shard, head_seq, store_epoch)
+    SELECT heads.id, n, 1, store_epoch FROM installation, (VALUES ('{ACME}', 1), ('{OTHER}', 2)) AS heads (id, n);
     INSERT INTO workspaces (tenant_id, id, slug, name, kind, changed_seq)
         VALUES ('{ACME}', 'ws_root', 'root', 'Acme', 'root', 1), ('{OTHER}', 'ws_other', 'root', 'O', 'root', 1);
     INSERT INTO workspaces (tenant_id, id, parent_id, slug, name, kind, changed_seq)

@@ -12,30 +12,30 @@ from pemba.storage.wakeup import Replicas
 WELL, ZOMBIE, STORE_LOST, DATABASE_LOST = Verdict
 
 
-def row(epoch: int, n: int, *, ours: bool = True, schema: bool = True) -> LeaseRow:
-    return LeaseRow(epoch, n, ours, schema)
+def row(epoch: int, n: int, landed: int, *, ours: bool = True, schema: bool = True) -> LeaseRow:
+    return LeaseRow(epoch, n, landed, ours, schema)
 
 
 @pytest.mark.parametrize(
     ("found", "row_", "verdict"),
     [
-        (Mark(4, 10), row(5, 10), WELL),  # taken over, nothing rotated yet
-        (Mark(4, 9), row(5, 10), WELL),  # the one before us committed its last number and got no further
-        (Mark(3, 10), row(5, 10), WELL),  # epoch 4 died without a rotation
-        (Mark(4, 8), row(5, 10), STORE_LOST),
-        (None, row(5, 10), STORE_LOST),
-        (Mark(6, 11), row(6, 11, ours=False), ZOMBIE),
-        (Mark(4, 10), row(6, 10, ours=False), ZOMBIE),  # taken over, and not rotated yet
-        (Mark(4, 10), row(5, 10, ours=False), ZOMBIE),  # ran out
-        (Mark(4, 11), row(5, 10), DATABASE_LOST),
-        (Mark(6, 10), row(5, 10), DATABASE_LOST),
-        (Mark(6, 11), row(5, 10, ours=False), DATABASE_LOST),
-        (Mark(5, 10), row(5, 10), DATABASE_LOST),  # our epoch, and not written by us: it was given out twice
-        (Mark(4, 10), row(4, 10), DATABASE_LOST),  # the row is older than our lease
+        (Mark(4, 10), row(5, 10, 9), WELL),  # taken over, nothing rotated yet
+        (Mark(4, 9), row(5, 10, 9), WELL),  # the one before us committed its last number and got no further
+        (Mark(3, 10), row(5, 10, 9), WELL),  # epoch 4 died without a rotation
+        (Mark(4, 8), row(5, 10, 9), STORE_LOST),
+        (None, row(5, 10, 9), STORE_LOST),
+        (Mark(6, 11), row(6, 11, 9, ours=False), ZOMBIE),
+        (Mark(4, 10), row(6, 10, 9, ours=False), ZOMBIE),  # taken over, and not rotated yet
+        (Mark(4, 10), row(5, 10, 9, ours=False), ZOMBIE),  # ran out
+        (Mark(4, 11), row(5, 10, 9), DATABASE_LOST),
+        (Mark(6, 10), row(5, 10, 9), DATABASE_LOST),
+        (Mark(6, 11), row(5, 10, 9, ours=False), DATABASE_LOST),
+        (Mark(5, 10), row(5, 10, 9), DATABASE_LOST),  # our epoch, and not written by us: it was given out twice
+        (Mark(4, 10), row(4, 10, 9), DATABASE_LOST),  # the row is older than our lease
     ],
 )
 def test_at_a_takeover_of_number_ten(found: Mark | None, row_: LeaseRow, verdict: Verdict) -> None:
-    assert judge(found, row_, epoch=5, lowest=9, tried=-1, is_defined=True) is verdict
+    assert judge(found, row_, epoch=5, tried=-1, is_defined=True) is verdict
 
 
 @pytest.mark.parametrize(
@@ -50,22 +50,22 @@ def test_at_a_takeover_of_number_ten(found: Mark | None, row_: LeaseRow, verdict
     ],
 )
 def test_while_the_lease_lasts(found: Mark, n: int, verdict: Verdict) -> None:
-    assert judge(found, row(5, n), epoch=5, lowest=20, tried=21, is_defined=True) is verdict
+    assert judge(found, row(5, n, 20), epoch=5, tried=21, is_defined=True) is verdict
 
 
 @pytest.mark.parametrize(
     ("n", "is_defined", "has_schema", "verdict"),
     [
-        (0, True, True, WELL),  # the first of this store
-        (0, True, False, WELL),
-        (0, False, False, WELL),  # no schema was ever applied
-        (0, False, True, STORE_LOST),
-        (1, False, False, STORE_LOST),
-        (1, True, True, STORE_LOST),
+        (-1, True, True, WELL),  # the first of this store
+        (-1, True, False, WELL),
+        (-1, False, False, WELL),  # no schema was ever applied
+        (-1, False, True, STORE_LOST),
+        (0, False, False, STORE_LOST),
+        (0, True, True, STORE_LOST),
     ],
 )
 def test_no_fence(n: int, is_defined: bool, has_schema: bool, verdict: Verdict) -> None:
-    found = judge(None, row(1, n, schema=has_schema), epoch=1, lowest=n - 1, tried=-1, is_defined=is_defined)
+    found = judge(None, row(1, max(n, 0), n, schema=has_schema), epoch=1, tried=-1, is_defined=is_defined)
     assert found is verdict
 
 
