@@ -58,7 +58,7 @@ class Followed:
         async with self.parts.database.begin_relay() as tx:
             if not self.leases:
                 taken = await leases.take(tx, "test", SHARDS, (), ttl_seconds=3600)
-                self.leases = {lease.shard: lease for lease, _ in taken}
+                self.leases = {lease.shard: lease for lease in taken}
             lease = self.leases[shard_of(delivered.tenant_id)]
             await delivery.mark_delivered_if_leased(tx, lease, [delivered], schema_number)
 
