@@ -27,6 +27,7 @@ from pemba.http.server import RunningHttp, run_http
 from pemba.model import SystemScope
 from pemba.relay.healing import Healing
 from pemba.relay.maintenance import Maintenance
+from pemba.relay.parked_retries import ParkedRetries
 from pemba.relay.reconcile_schedule import ReconcileSchedule
 from pemba.relay.relay import Relay, RelayOptions
 from pemba.rpc.authentication import SystemKeys
@@ -35,6 +36,7 @@ from pemba.service.filling import StoreFilling
 from pemba.service.memberships import MembershipService
 from pemba.service.mutation import Mutations
 from pemba.service.operations import OperationsService
+from pemba.service.parked import Retries
 from pemba.service.reconciliation import Reconciler
 from pemba.service.refusals import Refusals
 from pemba.service.tenants import TenantService
@@ -222,7 +224,7 @@ def _services(
         workspaces=WorkspaceService(mutations),
         memberships=MembershipService(mutations),
         users=UserService(mutations),
-        operations=OperationsService(database, signer, reconciler, refusals),
+        operations=OperationsService(database, signer, reconciler, Retries(database, notifier), refusals),
     )
 
 
@@ -270,6 +272,7 @@ async def _maintenance(
     notifier = Notifier(database)
     parts.push_async_callback(notifier.close)
     _background(parts, Maintenance(UserJobs(database, notifier)).run(), stopping)
+    _background(parts, ParkedRetries(database, Retries(database, notifier)).run(), stopping)
     if settings.relay_reconcile_hours:
         reconciler = Reconciler(database, settings.database_url, StoredTuples(spicedb), notifier)
         seconds, apply = settings.relay_reconcile_hours * 3600, settings.relay_reconcile_apply
@@ -294,7 +297,7 @@ async def _installation(database: Database) -> Installation:
 async def _migrated(url: str) -> bool:
     """Raises ConfigError while the database is older than this build; a newer one is fine (a rolling upgrade)."""
     current = await asyncio.to_thread(migrate.current, url)
-    if current is None or int(current) < int(migrate.head()):
+    if migrate.is_behind(current):
         raise ConfigError(
             f"the database is at revision {current or 'none'} and this build needs {migrate.head()}: "
             "run `pemba db upgrade`"

@@ -343,3 +343,19 @@ class TupleOperation:
 
     operation: Operation
     tuple: Tuple
+
+
+class Effect(StrEnum):
+    """What it comes to that SpiceDB does not take an operation."""
+
+    NONE = "none"
+    """The same as if it had: there is nothing to delete.  Not parked."""
+
+    GRANTS_LESS = "grants_less"
+    """Somebody lacks what the records give them."""
+
+    WITHDRAWN = "withdrawn"
+    """The same; a plain DELETE stands in its place, since what was there before may have held without conditions."""
+
+    RESTRICTS = "restricts"
+    """Somebody could be left with more than the records say: the tenant's checks are closed."""

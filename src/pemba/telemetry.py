@@ -25,6 +25,7 @@ class Event(StrEnum):
     TASK_DIED = "task_died"
     RPC_FAILED = "rpc_failed"
     DELIVERY_FAILED = "delivery_failed"
+    DELIVERY_PARKED = "delivery_parked"
     SHARD_PAUSED = "shard_paused"
     SCHEMA_APPLIED = "schema_applied"
     SHARDS_TAKEN = "shards_taken"
@@ -61,6 +62,20 @@ RELAY_WRITE_FAILURES = Counter(
     "pemba_relay_write_failures",
     "Writes to SpiceDB that failed, by what the relay made of it",
     ["kind"],
+)
+OPERATIONS_PARKED = Counter(
+    "pemba_parkings",
+    "Operations that SpiceDB refused and this relay left out, by SpiceDB's reason and by what it comes to: none (there"
+    " was nothing to delete), grants_less, withdrawn, restricts (closes the tenant's checks)",
+    ["reason", "effect"],
+)
+PARKED_OPERATIONS = Gauge(
+    "pemba_parked_operations", "Operations that are parked, in the whole installation, as this relay counted last"
+)
+TENANTS_CLOSED = Gauge(
+    "pemba_tenants_closed",
+    "Tenants whose checks are closed for the sake of parked operations, in the whole installation, as this relay"
+    " counted last",
 )
 DRIFT_TUPLES = Gauge(
     "pemba_drift_tuples",

@@ -23,7 +23,7 @@ NOT_OF_ONE_TENANT = {
     "CreateTenant", "ListTenants", "CreateUser", "GetUser", "ListUsers", "UpdateUser", "SuspendUser", "ActivateUser",
     "DeactivateUser", "RecordLogin", "GetRelayStatus",
 }  # fmt: skip
-WITHOUT_TOKEN = {"GetRelayStatus"}
+WITHOUT_TOKEN = {"GetRelayStatus", "ListParkedOperations", "TailOutbox"}
 
 
 def full_name(method):

@@ -9,7 +9,7 @@ from pemba.authorizer.access import require_may_ask
 from pemba.authorizer.answering import Answering, Ground
 from pemba.authorizer.decisions import Decisions
 from pemba.authorizer.feed import Feed
-from pemba.authorizer.ground import Snapshot, denied_at_once, token_of_answer, unknown, users_of
+from pemba.authorizer.ground import Snapshot, denied_at_once, parked, token_of_answer, unknown, users_of
 from pemba.authorizer.lookups import Lookups
 from pemba.authorizer.questions import AllAnswer, Answer, BatchAnswer, Consistency, Question
 from pemba.authorizer.waiting import Positions, Wanted
@@ -42,7 +42,8 @@ class Authorizer:
     ) -> Answer:
         """One question.  `deadline` is loop time in seconds.
 
-        Raises NotFound (tenant), InvalidRequest (TOKEN_INVALID), PreconditionFailed (TOKEN_LOST), Unavailable.
+        Raises NotFound (tenant), InvalidRequest (TOKEN_INVALID), PreconditionFailed (TOKEN_LOST, TENANT_PARKED),
+        Unavailable.
         """
         ground = await self._ground(caller, tenant_id, [question], consistency, deadline)
         return await self._answering.one(ground, question)
@@ -50,7 +51,10 @@ class Authorizer:
     async def batch_check(
         self, caller: Caller, items: Sequence[tuple[TenantId, Question]], consistency: Consistency, deadline: float
     ) -> BatchAnswer:
-        """Up to 1,000 questions, each with a result of its own, in order.  Raises as `check`, but for NotFound."""
+        """Up to 1,000 questions, each with a result of its own, in order.
+
+        Raises as `check`, but for what is an item's own: NotFound and TENANT_PARKED.
+        """
         token = self._token(consistency)
         tenants = frozenset(tenant_id for tenant_id, _ in items)
         results: list[Answer | PembaError | None] = [None] * len(items)
@@ -58,7 +62,8 @@ class Authorizer:
         wanted = Wanted(tenants, users_of([question for _, question in items]), deadline)
         snapshot = await self._positions.meeting(wanted, consistency, token)
         for i, (tenant_id, _) in enumerate(items):
-            results[i] = results[i] or unknown(caller, snapshot, tenant_id)
+            refused = unknown(caller, snapshot, tenant_id) or parked(snapshot, tenant_id, consistency, token)
+            results[i] = results[i] or refused
         limit = asyncio.Semaphore(_CONCURRENT_TENANTS)
 
         async def ask(tenant_id: TenantId) -> None:
@@ -119,8 +124,9 @@ class Authorizer:
         await require_may_ask(self._database, caller, tenant_id, questions[0])
         wanted = Wanted(frozenset({tenant_id}), users_of(questions), deadline)
         snapshot = await self._positions.meeting(wanted, consistency, token)
-        if (missing := unknown(caller, snapshot, tenant_id)) is not None:
-            raise missing
+        refused = unknown(caller, snapshot, tenant_id) or parked(snapshot, tenant_id, consistency, token)
+        if refused is not None:
+            raise refused
         return Ground(tenant_id, snapshot, consistency, token, deadline)
 
     async def _refuse(

@@ -298,8 +298,17 @@ def _position(status: TenantStatus | None, delivery: Delivery, pulse: Pulse, ser
     """While a schema is being applied nobody can say which one answers: no revision is fresh, no answer lasts."""
     applying = pulse.schema_number % 2 == 1
     fresh = delivery.written_under == pulse.schema_number and not applying and delivery.in_store
-    zedtoken = delivery.zedtoken if fresh else None
-    return Position(status, delivery.seq, zedtoken, 0 if applying else serial, delivery.in_store)
+    # What another schema refused may be what the new one needs: closed until it is repaired under the new one.
+    outdated = delivery.parked_under is not None and (applying or delivery.parked_under < pulse.schema_number)
+    return Position(
+        status,
+        delivery.seq,
+        delivery.zedtoken if fresh else None,
+        0 if applying else serial,
+        delivery.in_store,
+        delivery.parked_from,
+        delivery.closed or outdated,
+    )
 
 
 def _is_behind(loaded: Pulse, pulse: Pulse) -> bool:

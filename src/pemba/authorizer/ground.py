@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pemba.authorizer.questions import Consistency, Question
-from pemba.errors import NotFound, Reason, Unavailable
+from pemba.errors import NotFound, PreconditionFailed, Reason, Unavailable
 from pemba.model import GLOBAL_STREAM, Caller, Seq, SubjectRef, TenantId, TenantStatus, UserId
 from pemba.spicedb.client import AtLeast, Freshness, FullyConsistent, MinimizeLatency
 from pemba.tokens import ConsistencyToken, Signer
@@ -32,6 +32,10 @@ class Position:
     serial: int
     in_store: bool = True
     """False between a loss of SpiceDB's data and the repair of this tenant's."""
+    parked_from: Seq | None = None
+    """The first row of which SpiceDB refuses an operation; None where there is none."""
+    closed: bool = False
+    """Somebody could be left with more than the records say: nothing is answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,36 @@ def unanswerable(snapshot: Snapshot, tenant_id: TenantId, token: ConsistencyToke
         Reason.SPICEDB_UNAVAILABLE,
         f"SpiceDB's data was lost, and what belongs to {missing[0]} is being restored; try again",
         retry_seconds=RETRY_SECONDS,
+    )
+
+
+def parked(
+    snapshot: Snapshot, tenant_id: TenantId, consistency: Consistency, token: ConsistencyToken | None
+) -> PreconditionFailed | None:
+    """Where an answer would lack what it is asked to have in force, or could allow more than the records do.
+
+    `fully_consistent` is a token of the head, and the head is past whatever is parked.
+    """
+    goal: dict[TenantId, Seq | None] = {tenant_id: None}
+    if token is not None:
+        goal |= {stream: seq for stream, seq in token.positions.items() if stream != GLOBAL_STREAM}
+    for stream, seq in goal.items():
+        position = snapshot.positions[stream]
+        if position.parked_from is None:
+            continue
+        at_head = consistency.fully_consistent and stream == tenant_id
+        if position.closed or at_head or (seq is not None and seq >= position.parked_from):
+            return _parked(stream, position.parked_from, position.closed)
+    return None
+
+
+def _parked(stream: TenantId, first: Seq, closed: bool) -> PreconditionFailed:
+    why = "nothing is answered until that is repaired" if closed else "so the change cannot be in force"
+    return PreconditionFailed(
+        Reason.TENANT_PARKED,
+        f"SpiceDB refuses an operation of row {first} of {stream}, {why}: `pemba outbox parked` says what and why, "
+        "`pemba outbox retry` tries it again",
+        {"stream": stream, "seq": str(first)},
     )
 
 

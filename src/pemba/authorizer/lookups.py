@@ -19,6 +19,7 @@ from pemba.authorizer.ground import (
     Snapshot,
     denied_at_once,
     freshness_of,
+    parked,
     seconds_left,
     token_of_answer,
     unanswerable,
@@ -44,7 +45,7 @@ from pemba.spicedb import lookups
 from pemba.spicedb.client import Decision, Freshness, FullyConsistent, SpiceDB
 from pemba.spicedb.lookups import ExactlyAt
 from pemba.storage.database import Database
-from pemba.tokens import Signer
+from pemba.tokens import ConsistencyToken, Signer
 
 MAX_FOUND = 100_000
 MAX_CONCURRENT = 16
@@ -243,7 +244,7 @@ class Lookups:
         if pinned is None:
             token = self._signer.positions(consistency.at_least_as_fresh) if consistency.at_least_as_fresh else None
             snapshot = await self._positions.meeting(wanted, consistency, token)
-            position = _known(caller, snapshot, tenant_id)
+            position = _known(caller, snapshot, tenant_id, consistency, token)
             at = freshness_of(tenant_id, position, consistency, token)
             if isinstance(at, FullyConsistent):
                 await self._spicedb.reach_head(seconds_left(deadline))
@@ -254,7 +255,7 @@ class Lookups:
         snapshot = await self._positions.now(wanted)
         if epochs != _epochs(snapshot) or self._clock() - float(since) > MAX_CURSOR_AGE_SECONDS:
             raise PreconditionFailed(Reason.CURSOR_EXPIRED, "the cursor is too old; start over without a cursor")
-        position = _known(caller, snapshot, tenant_id)
+        position = _known(caller, snapshot, tenant_id, consistency, None)
         told = token_of_answer(self._signer, snapshot, tenant_id, Seq(int(seq)), consistency)
         why_not = unanswerable(snapshot, tenant_id, None)
         return _Start(snapshot, position, ExactlyAt(revision), Seq(int(seq)), told, float(since), after, why_not)
@@ -282,9 +283,12 @@ def _epochs(snapshot: Snapshot) -> str:
     return f"{snapshot.database_epoch}/{snapshot.store_epoch}"
 
 
-def _known(caller: Caller, snapshot: Snapshot, tenant_id: TenantId) -> Position:
-    if (missing := unknown(caller, snapshot, tenant_id)) is not None:
-        raise missing
+def _known(
+    caller: Caller, snapshot: Snapshot, tenant_id: TenantId, consistency: Consistency, token: ConsistencyToken | None
+) -> Position:
+    refused = unknown(caller, snapshot, tenant_id) or parked(snapshot, tenant_id, consistency, token)
+    if refused is not None:
+        raise refused
     return snapshot.positions[tenant_id]
 
 

@@ -165,15 +165,29 @@ def postgres(case: Case) -> Iterator[Finding]:
         yield Finding(Level.FAILURE, "PostgreSQL", message, "run `pemba db upgrade`, or the build that migrated it")
         return
     yield Finding(Level.OK, "PostgreSQL", f"migrated to {revision}, the newest")
-    yield _relay(case)
+    yield from _relay(case)
 
 
-def _relay(case: Case) -> Finding:
+def _relay(case: Case) -> Iterator[Finding]:
     try:
         reading = asyncio.wait_for(outbox.read_streams(case.database_url, False, _STREAMS), case.seconds)
-        return lag(asyncio.run(reading))
+        streams = asyncio.run(reading)
     except (PembaError, TimeoutError) as error:
-        return Finding(Level.FAILURE, "relay", _words(error), "can PEMBA_DATABASE_URL's user take on Pemba's roles?")
+        to_do = "can PEMBA_DATABASE_URL's user take on Pemba's roles?"
+        yield Finding(Level.FAILURE, "relay", _words(error), to_do)
+    else:
+        yield lag([stream for stream in streams if stream.undelivered])
+        yield from parked([stream for stream in streams if stream.parked])
+
+
+def parked(streams: Sequence[StreamStatus]) -> Iterator[Finding]:
+    """What SpiceDB refused, where it refused anything."""
+    if streams:
+        closed = sum(stream.closed for stream in streams)
+        message = f"SpiceDB refused {sum(stream.parked for stream in streams)} (tenants: {len(streams)})"
+        message += f"; checks are closed in {closed} of them" if closed else ""
+        to_do = "`pemba outbox parked` says what and why; a newer `pemba schema apply`, or `pemba outbox retry`, helps"
+        yield Finding(Level.FAILURE if closed else Level.WARNING, "parked operations", message, to_do)
 
 
 def lag(behind: Sequence[StreamStatus]) -> Finding:

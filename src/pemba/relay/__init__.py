@@ -14,9 +14,10 @@ What is authoritative: PostgreSQL.  A tenant's rows (1, 2, 3 ... without a gap) 
                             write     WriteRelationships, which must find the fence (no transaction is open)
                             record    delivered_seq, zedtoken, stamp                (one transaction, if still leased)
 
-Order.  A batch is a pure function of delivered_seq and the rows: the longest contiguous prefix within the bounds of
-one row.  Rows are only appended, so whoever tries again covers at least what a lost request covered.  Within a batch
-the last operation on a tuple wins, and TOUCH and DELETE may be repeated, so duplicates are harmless.
+Order.  A batch is a pure function of delivered_seq and the rows (and of what is parked, see below): the longest
+contiguous prefix within the bounds of one row.  Rows are only appended, so whoever tries again covers at least what a
+lost request covered.  Within a batch the last operation on a tuple wins, and TOUCH and DELETE may be repeated, so
+duplicates are harmless.
 
 Any number of relays deliver side by side.  Sixteen shards, to each of which a fixed part of the tenants belongs, are
 divided among those that are connected to PostgreSQL: each holds a shared lock there, counts the others' and knows its
@@ -69,9 +70,23 @@ again; after the record, nothing; a number without its rotation, which the next 
 are free when the leases run out.
 
 Outages.  A write without a definite answer is tried again for ever, with a jittered pause of 50 ms to 30 s; nothing is
-ever given up or counted as poison because SpiceDB was away.  What SpiceDB refuses for an operation's own sake holds
-up that tenant alone, with an error in the log, until the schema takes it.
+ever given up or counted as poison because SpiceDB was away.
 
-Beside delivery, every relay carries out what changes of users' statuses left to do (relay/maintenance.py): mutations in
-PostgreSQL, which any number of relays may try, and which reach SpiceDB as all others do.
+Poison.  What SpiceDB refuses for an operation's own sake is found by probes, which are writes that can never match
+their precondition (`relay.probe`); where one has no definite answer nothing is known, and the round is tried again.
+Then, in this order (`relay.parking`):
+
+    look      at the fence again: nobody judges operations by another store
+    park      commit what is refused, one row a tuple, if still leased, and with it what serves go by: from which
+              row on, whether checks close                       (one transaction)
+    write     the whole batch, less what is parked
+    record    as ever; whatever was parked of a tuple of which a later operation is delivered ends with it
+
+So a batch is a pure function of delivered_seq, the rows, and what is parked.  A crash before the parking leaves
+nothing; after it, a takeover reads the parked operations with the rows and sends what the first would have sent; a
+later row on a parked tuple has the last word of its batch, and is tried by itself.  Parked operations are repaired by
+ordinary rows once under each schema that follows (`relay.parked_retries`), and when an operator says so.
+
+Beside delivery, every relay carries out what changes of users' statuses left to do (relay/maintenance.py), and repairs
+what is parked: mutations in PostgreSQL, which any number of relays may try, and which reach SpiceDB as all others do.
 """

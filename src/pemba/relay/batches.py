@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
-from pemba.model import Seq, TenantId, TupleOperation
+from pemba.model import Effect, ObjectRef, Operation, Seq, SubjectRef, TenantId, Tuple, TupleOperation
 from pemba.storage.outbox import MAX_ROW_BYTES, MAX_ROW_OPERATIONS, OutboxRow
+from pemba.storage.parked import Refusal
 
 MAX_REQUEST_OPERATIONS = 1000
 """What SpiceDB takes in one write: two full batches always fit, so packing never splits one."""
@@ -23,6 +24,33 @@ class Batch:
     last_seq: Seq
     operations: tuple[TupleOperation, ...]
     rows: tuple[OutboxRow, ...]
+    has_parked: bool = False
+    """Whether any operation of the tenant's is parked, of these rows or of earlier ones."""
+    refusals: tuple[Refusal, ...] = ()
+    """What is left out of these rows."""
+
+    def rows_of(self, operations: Iterable[TupleOperation]) -> dict[TupleOperation, Seq]:
+        """Of each the number of the row that has the last word on its tuple."""
+        last = {_name(o): row.seq for row in self.rows for o in row.operations}
+        return {operation: last[_name(operation)] for operation in operations}
+
+    def without(self, refusals: Collection[Refusal]) -> Batch:
+        """The same batch less what is refused: of each, the very operation of the very row, or else it stands."""
+        if not refusals:
+            return self
+        rows = self.rows_of(self.operations)
+        found = {r.operation: r for r in refusals if rows.get(r.operation) == r.seq}
+        operations = [o for o in self.operations if o not in found]
+        in_place = [
+            TupleOperation(Operation.DELETE, Tuple(*_name(o))) for o, r in found.items() if r.effect is Effect.WITHDRAWN
+        ]
+        return replace(self, operations=(*operations, *in_place), refusals=(*self.refusals, *found.values()))
+
+    @property
+    def ended(self) -> list[Tuple]:
+        """The tuples that are what they should be once this is delivered."""
+        parked = {r.operation.tuple for r in self.refusals if r.effect is not Effect.NONE}
+        return list({o.tuple for row in self.rows for o in row.operations} - parked)
 
     @property
     def store_epoch(self) -> uuid.UUID | None:
@@ -35,7 +63,12 @@ class Batch:
         return sum(len(str(o.tuple)) + 64 for o in self.operations)
 
 
-def batch(tenant_id: TenantId, rows: Sequence[OutboxRow]) -> Batch:
+def _name(operation: TupleOperation) -> tuple[ObjectRef, str, SubjectRef]:
+    """Of its tuple, whatever the conditions of that."""
+    return operation.tuple.resource, operation.tuple.relation, operation.tuple.subject
+
+
+def batch(tenant_id: TenantId, rows: Sequence[OutboxRow], *, has_parked: bool = False) -> Batch:
     """Rows of one tenant, contiguous and within the bounds, as one batch: the last operation on a tuple wins.
 
     SpiceDB refuses two operations on one tuple in a write, so the earlier ones go.
@@ -44,7 +77,7 @@ def batch(tenant_id: TenantId, rows: Sequence[OutboxRow]) -> Batch:
     for row in rows:
         for operation in row.operations:
             last[operation.tuple] = operation
-    return Batch(tenant_id, rows[-1].seq, tuple(last.values()), tuple(rows))
+    return Batch(tenant_id, rows[-1].seq, tuple(last.values()), tuple(rows), has_parked)
 
 
 def first_missing(delivered_seq: Seq, rows: Sequence[OutboxRow]) -> Seq | None:

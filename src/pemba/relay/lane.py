@@ -12,13 +12,15 @@ from pemba.model import TenantId, TupleOperation
 from pemba.relay.backoff import Backoff
 from pemba.relay.batches import Batch, batch, first_missing, pack
 from pemba.relay.fence import Fence, FenceFault, FenceInDoubt, Verdict
+from pemba.relay.parking import Parking
 from pemba.spicedb.client import SpiceDB
 from pemba.spicedb.errors import WriteFailed, WriteFailure
-from pemba.storage import delivery, installation
+from pemba.storage import delivery, installation, parked
 from pemba.storage.database import Database
 from pemba.storage.delivery import Delivered, DueTenant
 from pemba.storage.leases import LeaseLost
 from pemba.storage.outbox import OutboxRow
+from pemba.storage.parked import Refusal
 from pemba.telemetry import (
     DELIVERY_LAG_SECONDS,
     OUTBOX_ROWS_DELIVERED,
@@ -65,6 +67,7 @@ class Lane:
         self._woken.set()
         self._rows_due = True
         self._backoff = Backoff()
+        self._parking = Parking(fence.lease, database, spicedb, rpc_seconds)
         self._stopped_for: Verdict | None = None
         # Tenants that cannot go on for a reason of their own: when (loop time) to try each again.
         self._aside: dict[TenantId, tuple[float, Backoff]] = {}
@@ -150,8 +153,12 @@ class Lane:
             schema_number = (await installation.read(tx)).schema_number
             due = await delivery.due_tenants(tx, self.shard, MAX_TENANTS, self._aside_now())
             rows = await delivery.prefixes(tx, due) if due else {}
+            with_parked = {t.tenant_id for t in due if t.has_parked}
+            refusals = await parked.undelivered(tx, with_parked) if with_parked else {}
         return schema_number, [
-            batch(t.tenant_id, rows[t.tenant_id]) for t in due if self._is_contiguous(t, rows.get(t.tenant_id, []))
+            batch(t.tenant_id, rows[t.tenant_id], has_parked=t.has_parked).without(refusals.get(t.tenant_id, ()))
+            for t in due
+            if self._is_contiguous(t, rows.get(t.tenant_id, []))
         ]
 
     def _is_contiguous(self, due: DueTenant, rows: Sequence[OutboxRow]) -> bool:
@@ -167,18 +174,18 @@ class Lane:
         except WriteFailed as error:
             if error.kind is not WriteFailure.OPERATION:
                 raise
-            if len(request) == 1:
-                self._set_aside(
-                    request[0].tenant_id,
-                    kind=error.kind,
-                    seq=request[0].rows[0].seq,
-                    last_seq=request[0].last_seq,
-                    error=str(error),
-                    cause=str(error.__cause__),
-                )
-                return 0
-        # One of them holds what SpiceDB refuses; nothing was written.  Alone, each shows whether it is the one.
-        return sum([await self._deliver([single], schema_number) for single in request])
+            RELAY_WRITE_FAILURES.labels(error.kind).inc()
+            refusal = error
+        # Nothing was written: the same goes without what is refused.
+        refusals = await self._parking.refusals(request)
+        if refusals:
+            await self.fence.require_unchanged()  # else it was another store that refused
+            await self._parking.park_if_leased(refusals, schema_number)
+            return await self._write_and_record([_less(b, refusals) for b in request], schema_number)
+        if len(request) > 1:
+            return sum([await self._deliver([single], schema_number) for single in request])
+        self._set_aside(request[0].tenant_id, kind=refusal.kind, seq=request[0].rows[0].seq, error=str(refusal))
+        return 0
 
     async def _write_and_record(self, request: Sequence[Batch], schema_number: int) -> int:
         operations = [operation for b in request for operation in b.operations]
@@ -186,8 +193,13 @@ class Lane:
         positions = [
             Delivered(b.tenant_id, b.last_seq, zedtoken if b.operations else None, b.store_epoch) for b in request
         ]
+        ended = [(b.tenant_id, each) for b in request if b.has_parked for each in b.ended]
         async with self._database.begin_relay() as tx:
-            await delivery.mark_delivered_if_leased(tx, self.fence.lease, positions, schema_number)
+            stamp = await delivery.mark_delivered_if_leased(tx, self.fence.lease, positions, schema_number)
+            if ended:
+                await parked.end(tx, ended)
+                tenants = {tenant_id for tenant_id, _ in ended}
+                await parked.sum_up(tx, self.fence.lease, stamp, tenants, schema_number)
         rows = [row for b in request for row in b.rows]
         OUTBOX_ROWS_DELIVERED.labels(str(self.shard)).inc(len(rows))
         for row in rows:
@@ -249,7 +261,7 @@ class Lane:
     def _log_failure(self, error: PembaError, pause: float) -> None:
         kind = error.kind if isinstance(error, WriteFailed) else error.reason
         RELAY_WRITE_FAILURES.labels(kind).inc()
-        event = Event.SHARD_PAUSED if kind == WriteFailure.SETTING else Event.DELIVERY_FAILED
+        event = Event.SHARD_PAUSED if kind in (WriteFailure.SETTING, WriteFailure.REFUSED) else Event.DELIVERY_FAILED
         log.warning(
             event,
             shard=self.shard,
@@ -258,3 +270,7 @@ class Lane:
             failures=self._backoff.failures,
             retry_in_seconds=round(pause, 2),
         )
+
+
+def _less(batch: Batch, refusals: Sequence[Refusal]) -> Batch:
+    return batch.without([refusal for refusal in refusals if refusal.tenant_id == batch.tenant_id])

@@ -30,8 +30,12 @@ Context = grpc.aio.ServicerContext[bytes, bytes]
 Readiness = Callable[[], None]
 """Raises Unavailable while the process cannot serve, SCHEMA_MISMATCH for instance.  Must not block."""
 
-LONG_SECONDS = {"/pemba.v1.OperationsService/Reconcile": 24 * 3600.0}
-"""Methods that take as long as there is to do: a scan can go on for as long as SpiceDB keeps its revision."""
+LONG_SECONDS = {
+    "/pemba.v1.OperationsService/Reconcile": 24 * 3600.0,
+    "/pemba.v1.OperationsService/TailOutbox": 24 * 3600.0,
+}
+"""Methods that take as long as there is to do (a scan can go on for as long as SpiceDB keeps its revision), or as long
+as somebody watches."""
 
 _CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 

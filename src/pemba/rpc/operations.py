@@ -5,31 +5,54 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
+from pemba.model import Effect, Operation
 from pemba.rpc import records
 from pemba.rpc.context import Call
 from pemba.rpc.validation import MAX_PAGE_SIZE, Fields
 from pemba.service.drift import Finding, Kind
-from pemba.service.operations import OperationsService
+from pemba.service.operations import ListedParked, OperationsService
+from pemba.service.outbox_tail import Delivered, TailEvent
 from pemba.service.reconciliation import Options, Progress, Summary
 from pemba.v1 import types_pb2
 from pemba.v1.operations_pb2 import (
     DRIFT_KIND_FOREIGN,
     DRIFT_KIND_MISSING,
     DRIFT_KIND_TOO_MUCH,
+    OUTBOX_EVENT_COMMITTED,
+    OUTBOX_EVENT_DELIVERED,
+    PARKED_EFFECT_GRANTS_LESS,
+    PARKED_EFFECT_RESTRICTS,
+    PARKED_EFFECT_WITHDRAWN,
+    TUPLE_OPERATION_DELETE,
+    TUPLE_OPERATION_TOUCH,
     GetRelayStatusRequest,
     GetRelayStatusResponse,
+    ListParkedOperationsRequest,
+    ListParkedOperationsResponse,
+    ParkedOperation,
     ReconcileFinding,
     ReconcileProgress,
     ReconcileRequest,
     ReconcileResponse,
     ReconcileSummary,
+    RetryParkedRequest,
+    RetryParkedResponse,
     ShardStatus,
     StreamStatus,
+    TailedOperation,
+    TailOutboxRequest,
+    TailOutboxResponse,
 )
 
 DEFAULT_STREAMS = 100
 _WITHOUT_APPLY = "goes with apply: without it nothing is written"
 
+_OPERATIONS = {Operation.TOUCH: TUPLE_OPERATION_TOUCH, Operation.DELETE: TUPLE_OPERATION_DELETE}
+_EFFECTS = {
+    Effect.GRANTS_LESS: PARKED_EFFECT_GRANTS_LESS,
+    Effect.WITHDRAWN: PARKED_EFFECT_WITHDRAWN,
+    Effect.RESTRICTS: PARKED_EFFECT_RESTRICTS,
+}
 _KINDS = {
     Kind.MISSING: DRIFT_KIND_MISSING,
     Kind.TOO_MUCH: DRIFT_KIND_TOO_MUCH,
@@ -63,6 +86,8 @@ class Operations:
                     head_seq=s.head_seq,
                     delivered_seq=s.delivered_seq,
                     oldest_seconds=s.oldest_seconds or 0,
+                    parked=s.parked,
+                    closed=s.closed,
                 )
                 for s in status.streams
             ],
@@ -94,6 +119,65 @@ class Operations:
                     yield ReconcileResponse(finding=_finding(event))
                 else:
                     yield ReconcileResponse(summary=_summary(event), token=self._service.token(event))
+
+    async def list_parked_operations(
+        self, request: ListParkedOperationsRequest, call: Call
+    ) -> ListParkedOperationsResponse:
+        with Fields() as fields:
+            tenant_id = fields.tenant_id("tenant_id", request.tenant_id) if request.tenant_id else None
+            page_size = fields.page_size(request.page_size)
+            fields.not_supported("order_by", request.order_by)
+            fields.not_supported("filter", request.filter)
+        page = await self._service.list_parked(
+            call.caller, tenant_id, page_size=page_size, page_token=request.page_token
+        )
+        return ListParkedOperationsResponse(
+            parked_operations=[_parked(each) for each in page.records], next_page_token=page.next_page_token
+        )
+
+    async def retry_parked(self, request: RetryParkedRequest, call: Call) -> RetryParkedResponse:
+        with Fields() as fields:
+            tenant_id = fields.tenant_id("tenant_id", request.tenant_id) if request.tenant_id else None
+        retried = await self._service.retry_parked(call.caller, tenant_id)
+        return RetryParkedResponse(retried=retried.count, token=retried.token)
+
+    async def tail_outbox(self, request: TailOutboxRequest, call: Call) -> AsyncGenerator[TailOutboxResponse]:
+        with Fields() as fields:
+            tenant_id = fields.tenant_id("tenant_id", request.tenant_id) if request.tenant_id else None
+            since = fields.time("since", request.since) if request.HasField("since") else None
+        async with aclosing(self._service.tail_outbox(call.caller, tenant_id, since)) as events:
+            async for event in events:
+                yield _tailed(event)
+
+
+def _parked(listed: ListedParked) -> ParkedOperation:
+    parked, refusal = listed.parked, listed.parked.refusal
+    return ParkedOperation(
+        tenant_id=refusal.tenant_id,
+        tenant_slug=listed.tenant_slug,
+        seq=refusal.seq,
+        since_seq=parked.since,
+        operation=_OPERATIONS[refusal.operation.operation],
+        tuple=str(refusal.operation.tuple),
+        effect=_EFFECTS[refusal.effect],
+        cause=refusal.reason,
+        message=refusal.message,
+        park_time=records.timestamp(parked.park_time),
+    )
+
+
+def _tailed(event: TailEvent) -> TailOutboxResponse:
+    if isinstance(event, Delivered):
+        return TailOutboxResponse(event=OUTBOX_EVENT_DELIVERED, tenant_id=event.tenant_id, seq=event.seq)
+    row = event.row
+    return TailOutboxResponse(
+        event=OUTBOX_EVENT_COMMITTED,
+        tenant_id=event.tenant_id,
+        seq=row.seq,
+        create_time=records.timestamp(row.create_time),
+        request_id=row.request_id,
+        operations=[TailedOperation(operation=_OPERATIONS[o.operation], tuple=str(o.tuple)) for o in row.operations],
+    )
 
 
 def _finding(finding: Finding) -> ReconcileFinding:

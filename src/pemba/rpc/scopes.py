@@ -45,6 +45,9 @@ SCOPES: dict[str, Scope] = {
     "/pemba.v1.UserService/RecordLogin": Scope.WRITE,
     "/pemba.v1.OperationsService/GetRelayStatus": Scope.ADMIN,
     "/pemba.v1.OperationsService/Reconcile": Scope.ADMIN,
+    "/pemba.v1.OperationsService/ListParkedOperations": Scope.ADMIN,
+    "/pemba.v1.OperationsService/RetryParked": Scope.ADMIN,
+    "/pemba.v1.OperationsService/TailOutbox": Scope.ADMIN,
 }
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Collection, Sequence
 from types import TracebackType
 from typing import Self
+
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from pemba.errors import FieldViolation, InvalidRequest, Reason
 from pemba.model import (
@@ -140,6 +143,13 @@ class Fields:
         if not paths:
             return {field for field in fields if request.HasField(field)}  # type: ignore[arg-type]  # each has its own literals
         return set(fields) if "*" in paths else paths & set(fields)
+
+    def time(self, field: str, value: Timestamp) -> datetime.datetime:
+        try:
+            return value.ToDatetime(datetime.UTC)
+        except (ValueError, OverflowError):
+            self.wrong(field, "takes a time of the years 1 to 9999")
+            return datetime.datetime.now(datetime.UTC)
 
     def page_size(self, value: int) -> int:
         """1 to 1,000: none is 100, more is 1,000 (AIP-158)."""

@@ -38,13 +38,17 @@ class WriteFailure(StrEnum):
     OPERATION = "OPERATION"
     """One of the operations is refused for its own sake; nothing was written."""
 
+    REFUSED = "REFUSED"
+    """Refused, and nothing says that it is for an operation's sake; nothing was written."""
+
 
 class WriteFailed(BackendError):
-    """A write that was not acknowledged, and what that means."""
+    """A write that was not acknowledged, and what that means; `cause` is SpiceDB's reason, or else gRPC's code."""
 
-    def __init__(self, kind: WriteFailure, message: str) -> None:
+    def __init__(self, kind: WriteFailure, message: str, cause: str = "") -> None:
         super().__init__(Reason.INTERNAL, message)
         self.kind = kind
+        self.cause = cause
 
 
 _OPERATION_REASONS = frozenset(
@@ -89,10 +93,10 @@ _WRITE_CODES = {
     grpc.StatusCode.DATA_LOSS: WriteFailure.UNCERTAIN,
     grpc.StatusCode.RESOURCE_EXHAUSTED: WriteFailure.UNCERTAIN,
     grpc.StatusCode.INVALID_ARGUMENT: WriteFailure.OPERATION,
-    grpc.StatusCode.OUT_OF_RANGE: WriteFailure.OPERATION,
-    grpc.StatusCode.NOT_FOUND: WriteFailure.OPERATION,
-    grpc.StatusCode.ALREADY_EXISTS: WriteFailure.OPERATION,
-    grpc.StatusCode.FAILED_PRECONDITION: WriteFailure.OPERATION,
+    grpc.StatusCode.OUT_OF_RANGE: WriteFailure.REFUSED,
+    grpc.StatusCode.NOT_FOUND: WriteFailure.REFUSED,
+    grpc.StatusCode.ALREADY_EXISTS: WriteFailure.REFUSED,
+    grpc.StatusCode.FAILED_PRECONDITION: WriteFailure.REFUSED,
     grpc.StatusCode.UNAUTHENTICATED: WriteFailure.SETTING,
     grpc.StatusCode.PERMISSION_DENIED: WriteFailure.SETTING,
     grpc.StatusCode.UNIMPLEMENTED: WriteFailure.SETTING,
@@ -143,8 +147,16 @@ def translated_write() -> Iterator[None]:
         yield
     except grpc.aio.AioRpcError as error:
         reason = reason_of(error)
-        text = f"SpiceDB did not take the write: {reason or error.code().name}: {error.details()}"
-        raise WriteFailed(write_failure(error.code(), reason), text) from error
+        cause = reason or error.code().name
+        text = f"SpiceDB did not take the write: {cause}: {error.details()}"
+        raise WriteFailed(write_failure(error.code(), reason), text, cause) from error
+
+
+def names_nothing(error: grpc.aio.AioRpcError) -> bool:
+    """Whether a filter names what this schema cannot store: an unknown type, a permission, an id of another form."""
+    reason = reason_of(error)
+    malformed = not reason and error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    return malformed or reason in _NAME_REASONS or reason in _SCHEMA_REASONS
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 from authzed.api.v1.permission_service_pb2 import Consistency
 from authzed.api.v1.schema_service_pb2 import (
     DiffSchemaRequest,
+    ReadSchemaRequest,
     ReflectionSchemaDiff,
     ReflectionTypeReference,
     WriteSchemaRequest,
@@ -86,12 +88,32 @@ async def write(spicedb: SpiceDB, text: str) -> str:
                 WriteSchemaRequest(schema=text), timeout=TIMEOUT_SECONDS, metadata=spicedb.metadata
             )
     except WriteFailed as error:
-        if error.kind is WriteFailure.OPERATION:
+        if error.kind in (WriteFailure.OPERATION, WriteFailure.REFUSED):
             raise PreconditionFailed(
                 Reason.SCHEMA_MISMATCH, error.message.replace("the write", "the schema", 1)
             ) from error
         raise
     return str(response.written_at.token)
+
+
+_STRING_OR_COMMENT = re.compile(r""""(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'|/\*.*?\*/|//[^\n]*""", re.DOTALL)
+_CAVEAT = re.compile(r"\bcaveat\s+[\w/]+\s*\([^()]*\)\s*\{[^{}]*\}")
+_BEYOND_THIS_READING = re.compile(r"""\b[rRbB]{1,2}["']|\"{3}|'{3}""")
+_SUBTRACTS_OR_UNREAD = re.compile(r"""-(?!>)|\.\s*all\s*\(|["']|\bcaveat\b""")
+
+
+def may_subtract(text: str) -> bool:
+    """Whether more tuples could ever give anybody less; True as well where this simple reading cannot tell."""
+    if _BEYOND_THIS_READING.search(text):
+        return True
+    return _SUBTRACTS_OR_UNREAD.search(_CAVEAT.sub("", _STRING_OR_COMMENT.sub(" ", text))) is not None
+
+
+async def read(spicedb: SpiceDB, timeout: float) -> str:
+    """SpiceDB's schema as it spells it.  Raises Unavailable, Timeout, Rejected."""
+    with translated():
+        response = await _stub(spicedb).ReadSchema(ReadSchemaRequest(), timeout=timeout, metadata=spicedb.metadata)
+    return str(response.schema_text)
 
 
 def _stub(spicedb: SpiceDB) -> Any:

@@ -25,7 +25,7 @@ _DUE_SHARDS = Statement(
 # Those that waited for the longest first, so that none starves behind the others' backlog.
 _DUE = Statement(
     """
-    SELECT h.tenant_id, h.head_seq, coalesce(d.delivered_seq, 0) AS delivered_seq
+    SELECT h.tenant_id, h.head_seq, coalesce(d.delivered_seq, 0) AS delivered_seq, d.parked_from
     FROM tenant_head h
     LEFT JOIN tenant_delivery d ON d.tenant_id = h.tenant_id
     WHERE h.shard = :shard AND h.head_seq > coalesce(d.delivered_seq, 0)
@@ -110,6 +110,7 @@ class DueTenant:
     tenant_id: TenantId
     head_seq: Seq
     delivered_seq: Seq
+    has_parked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +132,10 @@ async def due_shards(tx: RelayTransaction, shards: Collection[int]) -> dict[int,
 async def due_tenants(tx: RelayTransaction, shard: int, limit: int, without: Sequence[TenantId]) -> list[DueTenant]:
     """At most `limit` tenants of the shard with undelivered rows, the longest waiting first."""
     records = await _DUE.rows(tx, shard=shard, limit=limit, without=list(without))
-    return [DueTenant(TenantId(r["tenant_id"]), Seq(r["head_seq"]), Seq(r["delivered_seq"])) for r in records]
+    return [
+        DueTenant(TenantId(r["tenant_id"]), Seq(r["head_seq"]), Seq(r["delivered_seq"]), r["parked_from"] is not None)
+        for r in records
+    ]
 
 
 async def prefixes(tx: RelayTransaction, due: Sequence[DueTenant]) -> Mapping[TenantId, list[OutboxRow]]:
@@ -159,24 +163,34 @@ async def prefixes(tx: RelayTransaction, due: Sequence[DueTenant]) -> Mapping[Te
 
 async def mark_delivered_if_leased(
     tx: RelayTransaction, lease: Lease, delivered: Sequence[Delivered], schema_number: int
-) -> None:
-    """Record positions; one that is not beyond what stands there changes nothing.
+) -> int:
+    """Record positions; one that is not beyond what stands there changes nothing.  The stamp they have.
 
     Raises LeaseLost, and records nothing, where the lease is over or another's.
     """
-    counted = await _COUNT.row(tx, shard=lease.shard, epoch=lease.epoch, holder=lease.holder)
-    if counted is None:
-        raise LeaseLost
+    stamp = await count_if_leased(tx, lease)
     await _RECORD.run(
         tx,
         shard=lease.shard,
-        stamp=counted["deliveries"],
+        stamp=stamp,
         schema_number=schema_number,
         tenant_ids=[d.tenant_id for d in delivered],
         delivered=[d.seq for d in delivered],
         zedtokens=[d.zedtoken for d in delivered],
         store_epochs=[d.store_epoch for d in delivered],
     )
+    return stamp
+
+
+async def count_if_leased(tx: RelayTransaction, lease: Lease) -> int:
+    """Raise the shard's counter: the stamp of whatever this transaction writes of its positions.
+
+    Raises LeaseLost where the lease is over or another's.
+    """
+    counted = await _COUNT.row(tx, shard=lease.shard, epoch=lease.epoch, holder=lease.holder)
+    if counted is None:
+        raise LeaseLost
+    return int(counted["deliveries"])
 
 
 async def prune_outbox(tx: RelayTransaction, age_seconds: float, limit: int) -> int:

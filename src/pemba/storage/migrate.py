@@ -49,6 +49,12 @@ def head() -> str:
     return revision
 
 
+def is_behind(revision: str | None) -> bool:
+    """Whether this build knows a newer one; not of a revision that it does not know, which is a newer build's."""
+    known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
+    return revision is None or revision in known - {head()}
+
+
 def _run(url: str, work: Callable[[Config, sa.Connection], T], seconds: float | None = None) -> T:
     return asyncio.run(_run_async(url, work, seconds))
 

@@ -44,12 +44,16 @@ _STATUS = Statement(
     """
     SELECT h.tenant_id, h.shard, h.head_seq, coalesce(d.delivered_seq, 0) AS delivered_seq,
         h.head_seq - coalesce(d.delivered_seq, 0) AS undelivered,
-        extract(epoch FROM now() - o.create_time) AS oldest_seconds, coalesce(l.holder, '') AS relay
-    FROM tenant_head h
+        extract(epoch FROM now() - o.create_time) AS oldest_seconds, coalesce(l.holder, '') AS relay,
+        CASE WHEN d.parked_from IS NULL THEN 0
+            ELSE (SELECT count(*) FROM parked_operation p WHERE p.tenant_id = h.tenant_id) END AS parked,
+        coalesce(d.closed OR d.parked_under < i.schema_number
+            OR d.parked_under IS NOT NULL AND i.schema_number % 2 = 1, false) AS closed
+    FROM installation i CROSS JOIN tenant_head h
     LEFT JOIN relay_lease l ON l.shard = h.shard AND l.lease_until > now()
     LEFT JOIN tenant_delivery d ON d.tenant_id = h.tenant_id
     LEFT JOIN outbox o ON o.tenant_id = h.tenant_id AND o.seq = coalesce(d.delivered_seq, 0) + 1
-    WHERE h.head_seq > coalesce(d.delivered_seq, 0) OR CAST(:all AS bool)
+    WHERE h.head_seq > coalesce(d.delivered_seq, 0) OR d.parked_from IS NOT NULL OR CAST(:all AS bool)
     ORDER BY undelivered DESC, h.tenant_id LIMIT :limit
     """
 )
@@ -82,7 +86,8 @@ class OutboxRow:
 class StreamStatus:
     """How far a tenant's stream is delivered; `oldest_seconds` is the age of its first undelivered row.
 
-    `relay` delivers it at present, by host, process id and a random part; empty where none does.
+    `relay` delivers it at present, by host, process id and a random part; empty where none does.  `parked` counts its
+    parked operations; `closed`: its checks are, for their sake.
     """
 
     tenant_id: TenantId
@@ -92,6 +97,8 @@ class StreamStatus:
     undelivered: int
     oldest_seconds: float | None
     relay: str = ""
+    parked: int = 0
+    closed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +147,7 @@ async def head(tx: Transaction, tenant_id: TenantId) -> Seq:
 
 
 async def status(tx: Transaction, *, every: bool, limit: int) -> list[StreamStatus]:
-    """Streams, the furthest behind first; without `every` only those that are behind."""
+    """Streams, the furthest behind first; without `every` only those that are behind or have parked operations."""
     return [
         StreamStatus(
             TenantId(r["tenant_id"]),
@@ -150,6 +157,8 @@ async def status(tx: Transaction, *, every: bool, limit: int) -> list[StreamStat
             r["undelivered"],
             None if r["oldest_seconds"] is None else float(r["oldest_seconds"]),
             r["relay"],
+            r["parked"],
+            r["closed"],
         )
         for r in await _STATUS.rows(tx, all=every, limit=limit)
     ]

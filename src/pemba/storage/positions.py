@@ -27,7 +27,7 @@ _PULSE_COLUMNS = f"""
 """
 _POSITION_COLUMNS = """
     coalesce(d.delivered_seq, 0) AS delivered_seq, d.zedtoken, d.schema_number AS written_under,
-    coalesce(d.stamp, 0) AS stamp
+    coalesce(d.stamp, 0) AS stamp, d.parked_from, d.parked_under, coalesce(d.closed, false) AS closed
 """
 _PULSE = Statement(f"SELECT {_PULSE_COLUMNS} FROM installation i")
 _LOAD = Statement(
@@ -94,6 +94,11 @@ class Delivery:
     stamp: int
     in_store: bool = True
     """Whether SpiceDB holds everything of the tenant up to there: not so between a loss and the repair."""
+    parked_from: Seq | None = None
+    """The first row of which an operation is parked; None where none is."""
+    parked_under: int | None = None
+    """The oldest schema under which one of them was refused."""
+    closed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,5 +157,12 @@ def _status(record: Record) -> TenantStatus | None:
 
 def _delivery(record: Record) -> Delivery:
     return Delivery(
-        Seq(record["delivered_seq"]), record["zedtoken"], record["written_under"], record["stamp"], record["in_store"]
+        Seq(record["delivered_seq"]),
+        record["zedtoken"],
+        record["written_under"],
+        record["stamp"],
+        record["in_store"],
+        record["parked_from"],
+        record["parked_under"],
+        record["closed"],
     )

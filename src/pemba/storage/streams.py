@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from pemba.model import Seq, TenantId, UserId, WorkspaceId
-from pemba.storage.database import SystemTransaction
+from pemba.storage.database import SystemTransaction, TenantTransaction
 from pemba.storage.statement import Statement
 
 _POSITIONS = Statement(
@@ -23,6 +23,14 @@ _CHANGED_SINCE = Statement(
     JOIN outbox o ON o.tenant_id = since.tenant_id AND o.seq > since.seq
     CROSS JOIN LATERAL jsonb_array_elements(o.ops) AS operation
     WHERE operation ->> 'tuple' = ANY (CAST(:tuples AS text[]))
+    """
+)
+_LAST_NAMED = Statement(
+    """
+    SELECT operation ->> 'tuple' AS tuple, max(o.seq) AS seq
+    FROM outbox o CROSS JOIN LATERAL jsonb_array_elements(o.ops) AS operation
+    WHERE o.tenant_id = :tenant_id AND o.seq > :since AND operation ->> 'tuple' = ANY (CAST(:tuples AS text[]))
+    GROUP BY 1
     """
 )
 _WITH_JOBS = Statement("SELECT user_id FROM user_job WHERE user_id = ANY (CAST(:user_ids AS text[]))")
@@ -54,6 +62,12 @@ async def changed_since(tx: SystemTransaction, since: Mapping[TenantId, Seq], tu
     """Those of these tuples that a row after that number of their tenant's stream names."""
     records = await _CHANGED_SINCE.rows(tx, tenant_ids=list(since), seqs=list(since.values()), tuples=list(tuples))
     return {r["tuple"] for r in records}
+
+
+async def last_named(tx: TenantTransaction, since: Seq, tuples: Sequence[str]) -> Mapping[str, Seq]:
+    """The last row after that number that names each of these tuples, where one does."""
+    records = await _LAST_NAMED.rows(tx, tenant_id=tx.tenant_id, since=since, tuples=list(tuples))
+    return {r["tuple"]: Seq(r["seq"]) for r in records}
 
 
 async def users_with_jobs(tx: SystemTransaction, user_ids: Collection[UserId]) -> set[UserId]:

@@ -295,9 +295,15 @@ tenant_delivery = sa.Table(
     sa.Column("schema_number", sa.BigInteger, nullable=False),
     sa.Column("store_epoch", UUID(as_uuid=True), nullable=False),
     _time("next_expiry", nullable=True),
+    # Of its parked operations: the first row of which one is missing, the oldest schema under which one was refused.
     sa.Column("parked_from", sa.BigInteger),
     _time("update_time"),
-    sa.CheckConstraint("delivered_seq > 0", name="delivered_seq"),
+    sa.Column("parked_under", sa.BigInteger),
+    # Somebody could be left with more than the records say: nothing is answered.
+    sa.Column("closed", sa.Boolean, nullable=False, server_default=sa.text("false")),
+    sa.CheckConstraint("delivered_seq >= 0", name="delivered_seq"),
+    sa.CheckConstraint("(parked_from IS NULL) = (parked_under IS NULL)", name="parked"),
+    sa.CheckConstraint("NOT closed OR parked_from IS NOT NULL", name="closed"),
     postgresql_with={
         "fillfactor": "50",
         "autovacuum_vacuum_scale_factor": "0.02",
@@ -305,6 +311,35 @@ tenant_delivery = sa.Table(
     },
 )
 sa.Index("tenant_delivery_shard_idx", tenant_delivery.c.shard)
+
+# What SpiceDB refuses, one row a tuple; it ends when a later operation on the tuple is delivered.
+parked_operation = sa.Table(
+    "parked_operation",
+    metadata,
+    sa.Column("tenant_id", sa.Text, primary_key=True),
+    sa.Column("tuple", sa.Text, primary_key=True),
+    sa.Column("op", sa.Text, nullable=False),
+    # The outbox row of the operation, and the first one since when the tuple is not what it should be.
+    sa.Column("seq", sa.BigInteger, nullable=False),
+    sa.Column("since_seq", sa.BigInteger, nullable=False),
+    sa.Column("effect", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("message", sa.Text, nullable=False),
+    # The schema in force before it was refused, and when it was last repaired.
+    sa.Column("schema_number", sa.BigInteger, nullable=False),
+    sa.Column("retried_under", sa.BigInteger),
+    _time("park_time"),
+    _one_of("op", "op", "touch", "delete"),
+    _one_of("effect", "effect", "grants_less", "withdrawn", "restricts"),
+    sa.CheckConstraint("op = 'touch' OR effect = 'restricts'", name="delete"),
+    sa.CheckConstraint("since_seq BETWEEN 1 AND seq", name="seq"),
+)
+sa.Index(
+    "parked_operation_since_seq_idx",
+    parked_operation.c.tenant_id,
+    parked_operation.c.since_seq,
+    parked_operation.c.tuple,
+)
 
 relay_lease = sa.Table(
     "relay_lease",

@@ -26,33 +26,55 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from pemba.v1 import types_pb2 as pemba_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19pemba/v1/operations.proto\x12\x08pemba.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14pemba/v1/types.proto\"&\n\x15GetRelayStatusRequest\x12\r\n\x05limit\x18\x01 \x01(\x05\"r\n\x0bShardStatus\x12\r\n\x05shard\x18\x01 \x01(\x05\x12\x0f\n\x07streams\x18\x02 \x01(\x03\x12\x16\n\x0estreams_behind\x18\x03 \x01(\x03\x12\x13\n\x0bundelivered\x18\x04 \x01(\x03\x12\x16\n\x0eoldest_seconds\x18\x05 \x01(\x01\"q\n\x0cStreamStatus\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\r\n\x05shard\x18\x02 \x01(\x05\x12\x10\n\x08head_seq\x18\x03 \x01(\x03\x12\x15\n\rdelivered_seq\x18\x04 \x01(\x03\x12\x16\n\x0eoldest_seconds\x18\x05 \x01(\x01\"\x9c\x01\n\x16GetRelayStatusResponse\x12%\n\x06shards\x18\x01 \x03(\x0b\x32\x15.pemba.v1.ShardStatus\x12\'\n\x07streams\x18\x02 \x03(\x0b\x32\x16.pemba.v1.StreamStatus\x12\x32\n\x0ereconcile_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"p\n\x10ReconcileRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\r\n\x05\x61pply\x18\x02 \x01(\x08\x12\x1a\n\rmax_deletions\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x0c\n\x04wait\x18\x04 \x01(\x08\x42\x10\n\x0e_max_deletions\">\n\x11ReconcileProgress\x12\x0c\n\x04step\x18\x01 \x01(\t\x12\x0c\n\x04\x64one\x18\x02 \x01(\x03\x12\r\n\x05total\x18\x03 \x01(\x03\"\xf5\x01\n\x10ReconcileFinding\x12!\n\x04kind\x18\x01 \x01(\x0e\x32\x13.pemba.v1.DriftKind\x12\r\n\x05tuple\x18\x02 \x01(\t\x12\x11\n\ttenant_id\x18\x03 \x01(\t\x12\x13\n\x0btenant_slug\x18\x04 \x01(\t\x12#\n\x06object\x18\x05 \x01(\x0b\x32\x13.pemba.v1.ObjectRef\x12\x13\n\x0bobject_name\x18\x06 \x01(\t\x12\x10\n\x08relation\x18\x07 \x01(\t\x12%\n\x07subject\x18\x08 \x01(\x0b\x32\x14.pemba.v1.SubjectRef\x12\x14\n\x0csubject_name\x18\t \x01(\t\"\xc3\x01\n\x10ReconcileSummary\x12\x0e\n\x06stored\x18\x01 \x01(\x03\x12\x11\n\tprojected\x18\x02 \x01(\x03\x12\x0f\n\x07missing\x18\x03 \x01(\x03\x12\x10\n\x08too_much\x18\x04 \x01(\x03\x12\x0f\n\x07\x66oreign\x18\x05 \x01(\x03\x12\x13\n\x0bundelivered\x18\x06 \x01(\x03\x12\x10\n\x08repaired\x18\x07 \x01(\x03\x12\x1a\n\x12\x64\x65letions_withheld\x18\x08 \x01(\x08\x12\x15\n\rmax_deletions\x18\t \x01(\x03\"\xbc\x01\n\x11ReconcileResponse\x12/\n\x08progress\x18\x01 \x01(\x0b\x32\x1b.pemba.v1.ReconcileProgressH\x00\x12-\n\x07\x66inding\x18\x02 \x01(\x0b\x32\x1a.pemba.v1.ReconcileFindingH\x00\x12-\n\x07summary\x18\x03 \x01(\x0b\x32\x1a.pemba.v1.ReconcileSummaryH\x00\x12\r\n\x05token\x18\x04 \x01(\tB\t\n\x07message*p\n\tDriftKind\x12\x1a\n\x16\x44RIFT_KIND_UNSPECIFIED\x10\x00\x12\x16\n\x12\x44RIFT_KIND_MISSING\x10\x01\x12\x17\n\x13\x44RIFT_KIND_TOO_MUCH\x10\x02\x12\x16\n\x12\x44RIFT_KIND_FOREIGN\x10\x03\x32\xb0\x01\n\x11OperationsService\x12S\n\x0eGetRelayStatus\x12\x1f.pemba.v1.GetRelayStatusRequest\x1a .pemba.v1.GetRelayStatusResponse\x12\x46\n\tReconcile\x12\x1a.pemba.v1.ReconcileRequest\x1a\x1b.pemba.v1.ReconcileResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19pemba/v1/operations.proto\x12\x08pemba.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14pemba/v1/types.proto\"&\n\x15GetRelayStatusRequest\x12\r\n\x05limit\x18\x01 \x01(\x05\"r\n\x0bShardStatus\x12\r\n\x05shard\x18\x01 \x01(\x05\x12\x0f\n\x07streams\x18\x02 \x01(\x03\x12\x16\n\x0estreams_behind\x18\x03 \x01(\x03\x12\x13\n\x0bundelivered\x18\x04 \x01(\x03\x12\x16\n\x0eoldest_seconds\x18\x05 \x01(\x01\"\x91\x01\n\x0cStreamStatus\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\r\n\x05shard\x18\x02 \x01(\x05\x12\x10\n\x08head_seq\x18\x03 \x01(\x03\x12\x15\n\rdelivered_seq\x18\x04 \x01(\x03\x12\x16\n\x0eoldest_seconds\x18\x05 \x01(\x01\x12\x0e\n\x06parked\x18\x06 \x01(\x03\x12\x0e\n\x06\x63losed\x18\x07 \x01(\x08\"\x9c\x01\n\x16GetRelayStatusResponse\x12%\n\x06shards\x18\x01 \x03(\x0b\x32\x15.pemba.v1.ShardStatus\x12\'\n\x07streams\x18\x02 \x03(\x0b\x32\x16.pemba.v1.StreamStatus\x12\x32\n\x0ereconcile_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"p\n\x10ReconcileRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\r\n\x05\x61pply\x18\x02 \x01(\x08\x12\x1a\n\rmax_deletions\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x0c\n\x04wait\x18\x04 \x01(\x08\x42\x10\n\x0e_max_deletions\">\n\x11ReconcileProgress\x12\x0c\n\x04step\x18\x01 \x01(\t\x12\x0c\n\x04\x64one\x18\x02 \x01(\x03\x12\r\n\x05total\x18\x03 \x01(\x03\"\xf5\x01\n\x10ReconcileFinding\x12!\n\x04kind\x18\x01 \x01(\x0e\x32\x13.pemba.v1.DriftKind\x12\r\n\x05tuple\x18\x02 \x01(\t\x12\x11\n\ttenant_id\x18\x03 \x01(\t\x12\x13\n\x0btenant_slug\x18\x04 \x01(\t\x12#\n\x06object\x18\x05 \x01(\x0b\x32\x13.pemba.v1.ObjectRef\x12\x13\n\x0bobject_name\x18\x06 \x01(\t\x12\x10\n\x08relation\x18\x07 \x01(\t\x12%\n\x07subject\x18\x08 \x01(\x0b\x32\x14.pemba.v1.SubjectRef\x12\x14\n\x0csubject_name\x18\t \x01(\t\"\xc3\x01\n\x10ReconcileSummary\x12\x0e\n\x06stored\x18\x01 \x01(\x03\x12\x11\n\tprojected\x18\x02 \x01(\x03\x12\x0f\n\x07missing\x18\x03 \x01(\x03\x12\x10\n\x08too_much\x18\x04 \x01(\x03\x12\x0f\n\x07\x66oreign\x18\x05 \x01(\x03\x12\x13\n\x0bundelivered\x18\x06 \x01(\x03\x12\x10\n\x08repaired\x18\x07 \x01(\x03\x12\x1a\n\x12\x64\x65letions_withheld\x18\x08 \x01(\x08\x12\x15\n\rmax_deletions\x18\t \x01(\x03\"\xbc\x01\n\x11ReconcileResponse\x12/\n\x08progress\x18\x01 \x01(\x0b\x32\x1b.pemba.v1.ReconcileProgressH\x00\x12-\n\x07\x66inding\x18\x02 \x01(\x0b\x32\x1a.pemba.v1.ReconcileFindingH\x00\x12-\n\x07summary\x18\x03 \x01(\x0b\x32\x1a.pemba.v1.ReconcileSummaryH\x00\x12\r\n\x05token\x18\x04 \x01(\tB\t\n\x07message\"\x8c\x02\n\x0fParkedOperation\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x13\n\x0btenant_slug\x18\x02 \x01(\t\x12\x0b\n\x03seq\x18\x03 \x01(\x03\x12\x11\n\tsince_seq\x18\x04 \x01(\x03\x12+\n\toperation\x18\x05 \x01(\x0e\x32\x18.pemba.v1.TupleOperation\x12\r\n\x05tuple\x18\x06 \x01(\t\x12&\n\x06\x65\x66\x66\x65\x63t\x18\x07 \x01(\x0e\x32\x16.pemba.v1.ParkedEffect\x12\r\n\x05\x63\x61use\x18\x08 \x01(\t\x12\x0f\n\x07message\x18\t \x01(\t\x12-\n\tpark_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"y\n\x1bListParkedOperationsRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x10\n\x08order_by\x18\x04 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x05 \x01(\t\"m\n\x1cListParkedOperationsResponse\x12\x34\n\x11parked_operations\x18\x01 \x03(\x0b\x32\x19.pemba.v1.ParkedOperation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\'\n\x12RetryParkedRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\"5\n\x13RetryParkedResponse\x12\x0f\n\x07retried\x18\x01 \x01(\x03\x12\r\n\x05token\x18\x02 \x01(\t\"Q\n\x11TailOutboxRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12)\n\x05since\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xce\x01\n\x12TailOutboxResponse\x12$\n\x05\x65vent\x18\x01 \x01(\x0e\x32\x15.pemba.v1.OutboxEvent\x12\x11\n\ttenant_id\x18\x02 \x01(\t\x12\x0b\n\x03seq\x18\x03 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12-\n\noperations\x18\x06 \x03(\x0b\x32\x19.pemba.v1.TailedOperation\"M\n\x0fTailedOperation\x12+\n\toperation\x18\x01 \x01(\x0e\x32\x18.pemba.v1.TupleOperation\x12\r\n\x05tuple\x18\x02 \x01(\t*p\n\tDriftKind\x12\x1a\n\x16\x44RIFT_KIND_UNSPECIFIED\x10\x00\x12\x16\n\x12\x44RIFT_KIND_MISSING\x10\x01\x12\x17\n\x13\x44RIFT_KIND_TOO_MUCH\x10\x02\x12\x16\n\x12\x44RIFT_KIND_FOREIGN\x10\x03*h\n\x0eTupleOperation\x12\x1f\n\x1bTUPLE_OPERATION_UNSPECIFIED\x10\x00\x12\x19\n\x15TUPLE_OPERATION_TOUCH\x10\x01\x12\x1a\n\x16TUPLE_OPERATION_DELETE\x10\x02*\x86\x01\n\x0cParkedEffect\x12\x1d\n\x19PARKED_EFFECT_UNSPECIFIED\x10\x00\x12\x1d\n\x19PARKED_EFFECT_GRANTS_LESS\x10\x01\x12\x1b\n\x17PARKED_EFFECT_WITHDRAWN\x10\x02\x12\x1b\n\x17PARKED_EFFECT_RESTRICTS\x10\x03*c\n\x0bOutboxEvent\x12\x1c\n\x18OUTBOX_EVENT_UNSPECIFIED\x10\x00\x12\x1a\n\x16OUTBOX_EVENT_COMMITTED\x10\x01\x12\x1a\n\x16OUTBOX_EVENT_DELIVERED\x10\x02\x32\xae\x03\n\x11OperationsService\x12S\n\x0eGetRelayStatus\x12\x1f.pemba.v1.GetRelayStatusRequest\x1a .pemba.v1.GetRelayStatusResponse\x12\x46\n\tReconcile\x12\x1a.pemba.v1.ReconcileRequest\x1a\x1b.pemba.v1.ReconcileResponse0\x01\x12\x65\n\x14ListParkedOperations\x12%.pemba.v1.ListParkedOperationsRequest\x1a&.pemba.v1.ListParkedOperationsResponse\x12J\n\x0bRetryParked\x12\x1c.pemba.v1.RetryParkedRequest\x1a\x1d.pemba.v1.RetryParkedResponse\x12I\n\nTailOutbox\x12\x1b.pemba.v1.TailOutboxRequest\x1a\x1c.pemba.v1.TailOutboxResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pemba.v1.operations_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DRIFTKIND']._serialized_start=1339
-  _globals['_DRIFTKIND']._serialized_end=1451
+  _globals['_DRIFTKIND']._serialized_start=2344
+  _globals['_DRIFTKIND']._serialized_end=2456
+  _globals['_TUPLEOPERATION']._serialized_start=2458
+  _globals['_TUPLEOPERATION']._serialized_end=2562
+  _globals['_PARKEDEFFECT']._serialized_start=2565
+  _globals['_PARKEDEFFECT']._serialized_end=2699
+  _globals['_OUTBOXEVENT']._serialized_start=2701
+  _globals['_OUTBOXEVENT']._serialized_end=2800
   _globals['_GETRELAYSTATUSREQUEST']._serialized_start=94
   _globals['_GETRELAYSTATUSREQUEST']._serialized_end=132
   _globals['_SHARDSTATUS']._serialized_start=134
   _globals['_SHARDSTATUS']._serialized_end=248
-  _globals['_STREAMSTATUS']._serialized_start=250
-  _globals['_STREAMSTATUS']._serialized_end=363
-  _globals['_GETRELAYSTATUSRESPONSE']._serialized_start=366
-  _globals['_GETRELAYSTATUSRESPONSE']._serialized_end=522
-  _globals['_RECONCILEREQUEST']._serialized_start=524
-  _globals['_RECONCILEREQUEST']._serialized_end=636
-  _globals['_RECONCILEPROGRESS']._serialized_start=638
-  _globals['_RECONCILEPROGRESS']._serialized_end=700
-  _globals['_RECONCILEFINDING']._serialized_start=703
-  _globals['_RECONCILEFINDING']._serialized_end=948
-  _globals['_RECONCILESUMMARY']._serialized_start=951
-  _globals['_RECONCILESUMMARY']._serialized_end=1146
-  _globals['_RECONCILERESPONSE']._serialized_start=1149
-  _globals['_RECONCILERESPONSE']._serialized_end=1337
-  _globals['_OPERATIONSSERVICE']._serialized_start=1454
-  _globals['_OPERATIONSSERVICE']._serialized_end=1630
+  _globals['_STREAMSTATUS']._serialized_start=251
+  _globals['_STREAMSTATUS']._serialized_end=396
+  _globals['_GETRELAYSTATUSRESPONSE']._serialized_start=399
+  _globals['_GETRELAYSTATUSRESPONSE']._serialized_end=555
+  _globals['_RECONCILEREQUEST']._serialized_start=557
+  _globals['_RECONCILEREQUEST']._serialized_end=669
+  _globals['_RECONCILEPROGRESS']._serialized_start=671
+  _globals['_RECONCILEPROGRESS']._serialized_end=733
+  _globals['_RECONCILEFINDING']._serialized_start=736
+  _globals['_RECONCILEFINDING']._serialized_end=981
+  _globals['_RECONCILESUMMARY']._serialized_start=984
+  _globals['_RECONCILESUMMARY']._serialized_end=1179
+  _globals['_RECONCILERESPONSE']._serialized_start=1182
+  _globals['_RECONCILERESPONSE']._serialized_end=1370
+  _globals['_PARKEDOPERATION']._serialized_start=1373
+  _globals['_PARKEDOPERATION']._serialized_end=1641
+  _globals['_LISTPARKEDOPERATIONSREQUEST']._serialized_start=1643
+  _globals['_LISTPARKEDOPERATIONSREQUEST']._serialized_end=1764
+  _globals['_LISTPARKEDOPERATIONSRESPONSE']._serialized_start=1766
+  _globals['_LISTPARKEDOPERATIONSRESPONSE']._serialized_end=1875
+  _globals['_RETRYPARKEDREQUEST']._serialized_start=1877
+  _globals['_RETRYPARKEDREQUEST']._serialized_end=1916
+  _globals['_RETRYPARKEDRESPONSE']._serialized_start=1918
+  _globals['_RETRYPARKEDRESPONSE']._serialized_end=1971
+  _globals['_TAILOUTBOXREQUEST']._serialized_start=1973
+  _globals['_TAILOUTBOXREQUEST']._serialized_end=2054
+  _globals['_TAILOUTBOXRESPONSE']._serialized_start=2057
+  _globals['_TAILOUTBOXRESPONSE']._serialized_end=2263
+  _globals['_TAILEDOPERATION']._serialized_start=2265
+  _globals['_TAILEDOPERATION']._serialized_end=2342
+  _globals['_OPERATIONSSERVICE']._serialized_start=2803
+  _globals['_OPERATIONSSERVICE']._serialized_end=3233
 # @@protoc_insertion_point(module_scope)

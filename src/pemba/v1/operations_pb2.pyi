@@ -49,6 +49,82 @@ DRIFT_KIND_FOREIGN: DriftKind.ValueType  # 3
 """SpiceDB holds it on an object whose id no tenant can have: no check can name it, and no stream can delete it."""
 Global___DriftKind: _TypeAlias = DriftKind  # noqa: Y015
 
+class _TupleOperation:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TupleOperationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TupleOperation.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TUPLE_OPERATION_UNSPECIFIED: _TupleOperation.ValueType  # 0
+    """Never in an answer."""
+    TUPLE_OPERATION_TOUCH: _TupleOperation.ValueType  # 1
+    """It is to be there."""
+    TUPLE_OPERATION_DELETE: _TupleOperation.ValueType  # 2
+    """It is not to be there."""
+
+class TupleOperation(_TupleOperation, metaclass=_TupleOperationEnumTypeWrapper):
+    """What is done to a tuple."""
+
+TUPLE_OPERATION_UNSPECIFIED: TupleOperation.ValueType  # 0
+"""Never in an answer."""
+TUPLE_OPERATION_TOUCH: TupleOperation.ValueType  # 1
+"""It is to be there."""
+TUPLE_OPERATION_DELETE: TupleOperation.ValueType  # 2
+"""It is not to be there."""
+Global___TupleOperation: _TypeAlias = TupleOperation  # noqa: Y015
+
+class _ParkedEffect:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ParkedEffectEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ParkedEffect.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PARKED_EFFECT_UNSPECIFIED: _ParkedEffect.ValueType  # 0
+    """Never in an answer."""
+    PARKED_EFFECT_GRANTS_LESS: _ParkedEffect.ValueType  # 1
+    """Somebody lacks what the records give them."""
+    PARKED_EFFECT_WITHDRAWN: _ParkedEffect.ValueType  # 2
+    """The same, and a plain DELETE of the tuple went in its place: what was there before may have held without conditions."""
+    PARKED_EFFECT_RESTRICTS: _ParkedEffect.ValueType  # 3
+    """Somebody could be left with more than the records say: the tenant's checks are closed."""
+
+class ParkedEffect(_ParkedEffect, metaclass=_ParkedEffectEnumTypeWrapper):
+    """What it comes to that an operation is left out."""
+
+PARKED_EFFECT_UNSPECIFIED: ParkedEffect.ValueType  # 0
+"""Never in an answer."""
+PARKED_EFFECT_GRANTS_LESS: ParkedEffect.ValueType  # 1
+"""Somebody lacks what the records give them."""
+PARKED_EFFECT_WITHDRAWN: ParkedEffect.ValueType  # 2
+"""The same, and a plain DELETE of the tuple went in its place: what was there before may have held without conditions."""
+PARKED_EFFECT_RESTRICTS: ParkedEffect.ValueType  # 3
+"""Somebody could be left with more than the records say: the tenant's checks are closed."""
+Global___ParkedEffect: _TypeAlias = ParkedEffect  # noqa: Y015
+
+class _OutboxEvent:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OutboxEventEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OutboxEvent.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    OUTBOX_EVENT_UNSPECIFIED: _OutboxEvent.ValueType  # 0
+    """Never in an answer."""
+    OUTBOX_EVENT_COMMITTED: _OutboxEvent.ValueType  # 1
+    """It is committed: the message has all of it."""
+    OUTBOX_EVENT_DELIVERED: _OutboxEvent.ValueType  # 2
+    """It is delivered, less what of it is parked."""
+
+class OutboxEvent(_OutboxEvent, metaclass=_OutboxEventEnumTypeWrapper):
+    """What happened to a row."""
+
+OUTBOX_EVENT_UNSPECIFIED: OutboxEvent.ValueType  # 0
+"""Never in an answer."""
+OUTBOX_EVENT_COMMITTED: OutboxEvent.ValueType  # 1
+"""It is committed: the message has all of it."""
+OUTBOX_EVENT_DELIVERED: OutboxEvent.ValueType  # 2
+"""It is delivered, less what of it is parked."""
+Global___OutboxEvent: _TypeAlias = OutboxEvent  # noqa: Y015
+
 @_typing.final
 class GetRelayStatusRequest(_message.Message):
     """Nothing to say."""
@@ -120,6 +196,8 @@ class StreamStatus(_message.Message):
     HEAD_SEQ_FIELD_NUMBER: _builtins.int
     DELIVERED_SEQ_FIELD_NUMBER: _builtins.int
     OLDEST_SECONDS_FIELD_NUMBER: _builtins.int
+    PARKED_FIELD_NUMBER: _builtins.int
+    CLOSED_FIELD_NUMBER: _builtins.int
     tenant_id: _builtins.str
     """The tenant; `~` for what belongs to none."""
     shard: _builtins.int
@@ -130,6 +208,10 @@ class StreamStatus(_message.Message):
     """The number up to which it is delivered."""
     oldest_seconds: _builtins.float
     """The age of its first undelivered change, in seconds; 0 where there is none."""
+    parked: _builtins.int
+    """How many of its operations are parked."""
+    closed: _builtins.bool
+    """Whether its checks are closed (TENANT_PARKED) until they are repaired."""
     def __init__(
         self,
         *,
@@ -138,10 +220,12 @@ class StreamStatus(_message.Message):
         head_seq: _builtins.int = ...,
         delivered_seq: _builtins.int = ...,
         oldest_seconds: _builtins.float = ...,
+        parked: _builtins.int = ...,
+        closed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["delivered_seq", b"delivered_seq", "head_seq", b"head_seq", "oldest_seconds", b"oldest_seconds", "shard", b"shard", "tenant_id", b"tenant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["closed", b"closed", "delivered_seq", b"delivered_seq", "head_seq", b"head_seq", "oldest_seconds", b"oldest_seconds", "parked", b"parked", "shard", b"shard", "tenant_id", b"tenant_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -162,7 +246,7 @@ class GetRelayStatusResponse(_message.Message):
 
     @_builtins.property
     def streams(self) -> _containers.RepeatedCompositeFieldContainer[Global___StreamStatus]:
-        """The streams with undelivered changes, the furthest behind first."""
+        """The streams with undelivered changes or parked operations, the furthest behind first."""
 
     @_builtins.property
     def reconcile_time(self) -> _timestamp_pb2.Timestamp:
@@ -404,3 +488,277 @@ class ReconcileResponse(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
 Global___ReconcileResponse: _TypeAlias = ReconcileResponse  # noqa: Y015
+
+@_typing.final
+class ParkedOperation(_message.Message):
+    """An operation that SpiceDB refuses."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    TENANT_SLUG_FIELD_NUMBER: _builtins.int
+    SEQ_FIELD_NUMBER: _builtins.int
+    SINCE_SEQ_FIELD_NUMBER: _builtins.int
+    OPERATION_FIELD_NUMBER: _builtins.int
+    TUPLE_FIELD_NUMBER: _builtins.int
+    EFFECT_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    PARK_TIME_FIELD_NUMBER: _builtins.int
+    tenant_id: _builtins.str
+    """The tenant whose row it is of."""
+    tenant_slug: _builtins.str
+    """That tenant's slug; empty where there is no such tenant any more."""
+    seq: _builtins.int
+    """The row of the operation that was refused last."""
+    since_seq: _builtins.int
+    """The first row since when the tuple is not what it should be: a token at or past it gets TENANT_PARKED."""
+    operation: Global___TupleOperation.ValueType
+    """What was to be done."""
+    tuple: _builtins.str
+    """As SpiceDB spells it."""
+    effect: Global___ParkedEffect.ValueType
+    """What it comes to."""
+    cause: _builtins.str
+    """SpiceDB's reason, `UNKNOWN_DEFINITION` for instance."""
+    message: _builtins.str
+    """What SpiceDB said."""
+    @_builtins.property
+    def park_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was refused last."""
+
+    def __init__(
+        self,
+        *,
+        tenant_id: _builtins.str = ...,
+        tenant_slug: _builtins.str = ...,
+        seq: _builtins.int = ...,
+        since_seq: _builtins.int = ...,
+        operation: Global___TupleOperation.ValueType = ...,
+        tuple: _builtins.str = ...,
+        effect: Global___ParkedEffect.ValueType = ...,
+        cause: _builtins.str = ...,
+        message: _builtins.str = ...,
+        park_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["park_time", b"park_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "effect", b"effect", "message", b"message", "operation", b"operation", "park_time", b"park_time", "seq", b"seq", "since_seq", b"since_seq", "tenant_id", b"tenant_id", "tenant_slug", b"tenant_slug", "tuple", b"tuple"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ParkedOperation: _TypeAlias = ParkedOperation  # noqa: Y015
+
+@_typing.final
+class ListParkedOperationsRequest(_message.Message):
+    """Which to list."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    tenant_id: _builtins.str
+    """Only this tenant's; empty: everybody's."""
+    page_size: _builtins.int
+    """At most 1,000; 0: 100."""
+    page_token: _builtins.str
+    """`next_page_token` of the page before; empty: the first."""
+    order_by: _builtins.str
+    """Not supported yet: must be empty.  The order is by tenant and `since_seq`."""
+    filter: _builtins.str
+    """Not supported yet: must be empty."""
+    def __init__(
+        self,
+        *,
+        tenant_id: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        order_by: _builtins.str = ...,
+        filter: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "tenant_id", b"tenant_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListParkedOperationsRequest: _TypeAlias = ListParkedOperationsRequest  # noqa: Y015
+
+@_typing.final
+class ListParkedOperationsResponse(_message.Message):
+    """A page of them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARKED_OPERATIONS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """For the next page; empty on the last."""
+    @_builtins.property
+    def parked_operations(self) -> _containers.RepeatedCompositeFieldContainer[Global___ParkedOperation]:
+        """In order."""
+
+    def __init__(
+        self,
+        *,
+        parked_operations: _abc.Iterable[Global___ParkedOperation] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "parked_operations", b"parked_operations"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListParkedOperationsResponse: _TypeAlias = ListParkedOperationsResponse  # noqa: Y015
+
+@_typing.final
+class RetryParkedRequest(_message.Message):
+    """Whose parked operations to repair."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    tenant_id: _builtins.str
+    """This tenant's; empty: everybody's."""
+    def __init__(
+        self,
+        *,
+        tenant_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tenant_id", b"tenant_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetryParkedRequest: _TypeAlias = RetryParkedRequest  # noqa: Y015
+
+@_typing.final
+class RetryParkedResponse(_message.Message):
+    """What was committed; it is delivered after that."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RETRIED_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
+    retried: _builtins.int
+    """How many parked operations are in the repairs."""
+    token: _builtins.str
+    """The position of the repairs; empty where there are none, or of more than 16 tenants."""
+    def __init__(
+        self,
+        *,
+        retried: _builtins.int = ...,
+        token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["retried", b"retried", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetryParkedResponse: _TypeAlias = RetryParkedResponse  # noqa: Y015
+
+@_typing.final
+class TailOutboxRequest(_message.Message):
+    """Which rows to follow."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    tenant_id: _builtins.str
+    """Only this tenant's; empty: everybody's."""
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """Begin with the rows created since then, as far as they are kept (seven days); unset: with those of now."""
+
+    def __init__(
+        self,
+        *,
+        tenant_id: _builtins.str = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["since", b"since", "tenant_id", b"tenant_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TailOutboxRequest: _TypeAlias = TailOutboxRequest  # noqa: Y015
+
+@_typing.final
+class TailOutboxResponse(_message.Message):
+    """One row, and what happened to it.  A tenant's rows come in order, each committed before it is delivered."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENT_FIELD_NUMBER: _builtins.int
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    SEQ_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    OPERATIONS_FIELD_NUMBER: _builtins.int
+    event: Global___OutboxEvent.ValueType
+    """What happened."""
+    tenant_id: _builtins.str
+    """The tenant; `~` for what belongs to none."""
+    seq: _builtins.int
+    """The number of the row."""
+    request_id: _builtins.str
+    """With OUTBOX_EVENT_COMMITTED: the call that made it."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """With OUTBOX_EVENT_COMMITTED: when its transaction began."""
+
+    @_builtins.property
+    def operations(self) -> _containers.RepeatedCompositeFieldContainer[Global___TailedOperation]:
+        """With OUTBOX_EVENT_COMMITTED: what it does to tuples, in order."""
+
+    def __init__(
+        self,
+        *,
+        event: Global___OutboxEvent.ValueType = ...,
+        tenant_id: _builtins.str = ...,
+        seq: _builtins.int = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        request_id: _builtins.str = ...,
+        operations: _abc.Iterable[Global___TailedOperation] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "event", b"event", "operations", b"operations", "request_id", b"request_id", "seq", b"seq", "tenant_id", b"tenant_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TailOutboxResponse: _TypeAlias = TailOutboxResponse  # noqa: Y015
+
+@_typing.final
+class TailedOperation(_message.Message):
+    """One operation of a row."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPERATION_FIELD_NUMBER: _builtins.int
+    TUPLE_FIELD_NUMBER: _builtins.int
+    operation: Global___TupleOperation.ValueType
+    """What is done."""
+    tuple: _builtins.str
+    """As SpiceDB spells it."""
+    def __init__(
+        self,
+        *,
+        operation: Global___TupleOperation.ValueType = ...,
+        tuple: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["operation", b"operation", "tuple", b"tuple"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TailedOperation: _TypeAlias = TailedOperation  # noqa: Y015

@@ -45,6 +45,21 @@ class OperationsServiceStub:
                 request_serializer=pemba_dot_v1_dot_operations__pb2.ReconcileRequest.SerializeToString,
                 response_deserializer=pemba_dot_v1_dot_operations__pb2.ReconcileResponse.FromString,
                 _registered_method=True)
+        self.ListParkedOperations = channel.unary_unary(
+                '/pemba.v1.OperationsService/ListParkedOperations',
+                request_serializer=pemba_dot_v1_dot_operations__pb2.ListParkedOperationsRequest.SerializeToString,
+                response_deserializer=pemba_dot_v1_dot_operations__pb2.ListParkedOperationsResponse.FromString,
+                _registered_method=True)
+        self.RetryParked = channel.unary_unary(
+                '/pemba.v1.OperationsService/RetryParked',
+                request_serializer=pemba_dot_v1_dot_operations__pb2.RetryParkedRequest.SerializeToString,
+                response_deserializer=pemba_dot_v1_dot_operations__pb2.RetryParkedResponse.FromString,
+                _registered_method=True)
+        self.TailOutbox = channel.unary_stream(
+                '/pemba.v1.OperationsService/TailOutbox',
+                request_serializer=pemba_dot_v1_dot_operations__pb2.TailOutboxRequest.SerializeToString,
+                response_deserializer=pemba_dot_v1_dot_operations__pb2.TailOutboxResponse.FromString,
+                _registered_method=True)
 
 
 class OperationsServiceServicer:
@@ -67,6 +82,28 @@ class OperationsServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListParkedOperations(self, request, context):
+        """What SpiceDB refused and delivery left out, by tenant and row.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RetryParked(self, request, context):
+        """Bring parked tuples to what the records say now, by ordinary rows of up to 500.  What SpiceDB refuses again is
+        parked again: ListParkedOperations tells.  The relay does the same by itself once after every schema apply.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TailOutbox(self, request, context):
+        """Rows as they are committed and as they are delivered, until the caller ends it (or for a day).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_OperationsServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -79,6 +116,21 @@ def add_OperationsServiceServicer_to_server(servicer, server):
                     servicer.Reconcile,
                     request_deserializer=pemba_dot_v1_dot_operations__pb2.ReconcileRequest.FromString,
                     response_serializer=pemba_dot_v1_dot_operations__pb2.ReconcileResponse.SerializeToString,
+            ),
+            'ListParkedOperations': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListParkedOperations,
+                    request_deserializer=pemba_dot_v1_dot_operations__pb2.ListParkedOperationsRequest.FromString,
+                    response_serializer=pemba_dot_v1_dot_operations__pb2.ListParkedOperationsResponse.SerializeToString,
+            ),
+            'RetryParked': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetryParked,
+                    request_deserializer=pemba_dot_v1_dot_operations__pb2.RetryParkedRequest.FromString,
+                    response_serializer=pemba_dot_v1_dot_operations__pb2.RetryParkedResponse.SerializeToString,
+            ),
+            'TailOutbox': grpc.unary_stream_rpc_method_handler(
+                    servicer.TailOutbox,
+                    request_deserializer=pemba_dot_v1_dot_operations__pb2.TailOutboxRequest.FromString,
+                    response_serializer=pemba_dot_v1_dot_operations__pb2.TailOutboxResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -136,6 +188,87 @@ class OperationsService:
             '/pemba.v1.OperationsService/Reconcile',
             pemba_dot_v1_dot_operations__pb2.ReconcileRequest.SerializeToString,
             pemba_dot_v1_dot_operations__pb2.ReconcileResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListParkedOperations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pemba.v1.OperationsService/ListParkedOperations',
+            pemba_dot_v1_dot_operations__pb2.ListParkedOperationsRequest.SerializeToString,
+            pemba_dot_v1_dot_operations__pb2.ListParkedOperationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetryParked(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pemba.v1.OperationsService/RetryParked',
+            pemba_dot_v1_dot_operations__pb2.RetryParkedRequest.SerializeToString,
+            pemba_dot_v1_dot_operations__pb2.RetryParkedResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TailOutbox(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/pemba.v1.OperationsService/TailOutbox',
+            pemba_dot_v1_dot_operations__pb2.TailOutboxRequest.SerializeToString,
+            pemba_dot_v1_dot_operations__pb2.TailOutboxResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -40,6 +40,14 @@ class OperationsServiceStub:
     repair is an ordinary row of the tenant's stream, made of what the records say at that moment: whatever changes
     meanwhile follows it.  It may take minutes; one runs at a time, and one that is cut off is simply run again.
     """
+    ListParkedOperations: _grpc.UnaryUnaryMultiCallable[_operations_pb2.ListParkedOperationsRequest, _operations_pb2.ListParkedOperationsResponse]
+    """What SpiceDB refused and delivery left out, by tenant and row."""
+    RetryParked: _grpc.UnaryUnaryMultiCallable[_operations_pb2.RetryParkedRequest, _operations_pb2.RetryParkedResponse]
+    """Bring parked tuples to what the records say now, by ordinary rows of up to 500.  What SpiceDB refuses again is
+    parked again: ListParkedOperations tells.  The relay does the same by itself once after every schema apply.
+    """
+    TailOutbox: _grpc.UnaryStreamMultiCallable[_operations_pb2.TailOutboxRequest, _operations_pb2.TailOutboxResponse]
+    """Rows as they are committed and as they are delivered, until the caller ends it (or for a day)."""
 
 @_typing.type_check_only
 class OperationsServiceAsyncStub(OperationsServiceStub):
@@ -53,6 +61,14 @@ class OperationsServiceAsyncStub(OperationsServiceStub):
     repair is an ordinary row of the tenant's stream, made of what the records say at that moment: whatever changes
     meanwhile follows it.  It may take minutes; one runs at a time, and one that is cut off is simply run again.
     """
+    ListParkedOperations: _aio.UnaryUnaryMultiCallable[_operations_pb2.ListParkedOperationsRequest, _operations_pb2.ListParkedOperationsResponse]  # type: ignore[assignment]
+    """What SpiceDB refused and delivery left out, by tenant and row."""
+    RetryParked: _aio.UnaryUnaryMultiCallable[_operations_pb2.RetryParkedRequest, _operations_pb2.RetryParkedResponse]  # type: ignore[assignment]
+    """Bring parked tuples to what the records say now, by ordinary rows of up to 500.  What SpiceDB refuses again is
+    parked again: ListParkedOperations tells.  The relay does the same by itself once after every schema apply.
+    """
+    TailOutbox: _aio.UnaryStreamMultiCallable[_operations_pb2.TailOutboxRequest, _operations_pb2.TailOutboxResponse]  # type: ignore[assignment]
+    """Rows as they are committed and as they are delivered, until the caller ends it (or for a day)."""
 
 class OperationsServiceServicer(metaclass=_abc_1.ABCMeta):
     """For those who run Pemba: how far the relay is, and whether SpiceDB holds what the records say.  Takes a system key."""
@@ -75,5 +91,31 @@ class OperationsServiceServicer(metaclass=_abc_1.ABCMeta):
         repair is an ordinary row of the tenant's stream, made of what the records say at that moment: whatever changes
         meanwhile follows it.  It may take minutes; one runs at a time, and one that is cut off is simply run again.
         """
+
+    @_abc_1.abstractmethod
+    def ListParkedOperations(
+        self,
+        request: _operations_pb2.ListParkedOperationsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operations_pb2.ListParkedOperationsResponse, _abc.Awaitable[_operations_pb2.ListParkedOperationsResponse]]:
+        """What SpiceDB refused and delivery left out, by tenant and row."""
+
+    @_abc_1.abstractmethod
+    def RetryParked(
+        self,
+        request: _operations_pb2.RetryParkedRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operations_pb2.RetryParkedResponse, _abc.Awaitable[_operations_pb2.RetryParkedResponse]]:
+        """Bring parked tuples to what the records say now, by ordinary rows of up to 500.  What SpiceDB refuses again is
+        parked again: ListParkedOperations tells.  The relay does the same by itself once after every schema apply.
+        """
+
+    @_abc_1.abstractmethod
+    def TailOutbox(
+        self,
+        request: _operations_pb2.TailOutboxRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_operations_pb2.TailOutboxResponse], _abc.AsyncIterator[_operations_pb2.TailOutboxResponse]]:
+        """Rows as they are committed and as they are delivered, until the caller ends it (or for a day)."""
 
 def add_OperationsServiceServicer_to_server(servicer: OperationsServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

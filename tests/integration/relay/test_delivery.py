@@ -6,8 +6,6 @@ import time
 from collections.abc import Callable
 
 import pytest
-import structlog
-from prometheus_client import REGISTRY
 
 from pemba.model import Role, Tenant, Workspace
 from pemba.relay.retention import BATCH, Retention
@@ -84,49 +82,6 @@ async def test_tenants_of_a_shard_share_a_request(
         [tenant.id for tenant, _ in made],
     )
     assert len(rows) == 1
-
-
-@pytest.mark.parametrize(
-    "tuple_text",
-    ["workspace:{id}#no_such_relation@user:mallory", "nothing:{id}#owner@user:x", "workspace:{id}#owner@tenant:x"],
-    ids=["relation", "definition", "subject_type"],
-)
-async def test_what_spicedb_refuses_holds_up_its_own_tenant_alone_says_so_and_heals(
-    parts: Parts, relaying: Relaying, store: SpiceDB, database_url: str, tuple_text: str
-) -> None:
-    poisoned, healthy = await tenant_in(parts, 3), await tenant_in(parts, 3)
-    refused = tuple_text.format(id=f"{poisoned[0].id}/x")
-    await add_rows(database_url, poisoned[0], touch(refused))
-    await parts.role(poisoned[1], "bob", Role.VIEWER)
-    before = failures("OPERATION")
-    with structlog.testing.capture_logs() as logged:
-        async with relaying():
-            for user in ("carol", "dave", "erin"):
-                await parts.role(healthy[1], user, Role.VIEWER)
-                await require_truth(database_url, store, healthy[0].id, 5)
-            assert await positions(database_url, poisoned[0].id) == (3, 0)
-            assert await stored(store, poisoned[0].id) == set(), "a tenant's batch goes whole or not at all"
-            await eventually(lambda: as_value(failures("OPERATION") > before))
-            await as_owner(
-                database_url,
-                "outbox",
-                "UPDATE outbox SET ops = '[]', op_count = 0 WHERE ops::text LIKE '%' || $1 || '%'",
-                refused,
-            )
-            await eventually(lambda: is_delivered(database_url, poisoned[0].id), 40)
-    assert {found.subject.id for found in await stored(store, poisoned[0].id)} >= {"alice", "bob"}
-    errors = [event for event in logged if event["log_level"] == "error"]
-    assert errors
-    assert {event["tenant_id"] for event in errors} == {poisoned[0].id}
-    assert "pemba" in errors[0]["help"]
-
-
-async def as_value(value: bool) -> bool:
-    return value
-
-
-def failures(kind: str) -> float:
-    return REGISTRY.get_sample_value("pemba_relay_write_failures_total", {"kind": kind}) or 0.0
 
 
 async def test_a_gap_holds_up_its_own_tenant_alone_and_is_never_skipped(

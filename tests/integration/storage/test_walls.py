@@ -31,6 +31,15 @@ TENANTS = f"""
 
 WORKSPACE = "INSERT INTO workspaces (tenant_id, id, parent_id, slug, name, kind, changed_seq, personal_user_id) VALUES "
 MEMBERSHIP = "INSERT INTO memberships (tenant_id, workspace_id, subject_type, subject_id, role, changed_seq) VALUES "
+PARKED = (
+    "INSERT INTO parked_operation"
+    " (tenant_id, tuple, op, seq, since_seq, effect, reason, message, schema_number) VALUES "
+)
+DELIVERY = """
+    INSERT INTO tenant_delivery
+        (tenant_id, shard, delivered_seq, stamp, schema_number, store_epoch, parked_from, parked_under, closed)
+    VALUES ('t', 1, 1, 1, 0, gen_random_uuid(), {})
+"""
 
 ILLEGAL = {
     "a second root": WORKSPACE + f"('{ACME}', 'x', NULL, 'x', 'X', 'root', 1, NULL)",
@@ -64,6 +73,10 @@ ILLEGAL = {
     "row number nought": f"INSERT INTO outbox VALUES ('{ACME}', 0, 1, '[]', 0, 0, '{{}}')",
     "a status of nobody": "INSERT INTO outbox VALUES ('~', 1, 6, '[]', 0, 0, '{}')",
     "a tenant's row about a status": f"INSERT INTO outbox VALUES ('{ACME}', 1, 1, '[]', 0, 0, '{{}}', now(), 'user:b')",
+    "a parked operation of a row before the first": PARKED + "('t', 'x', 'touch', 1, 0, 'grants_less', '', '', 0)",
+    "a parked DELETE that grants less": PARKED + "('t', 'x', 'delete', 1, 1, 'grants_less', '', '', 0)",
+    "closed checks without a parked operation": DELIVERY.format("NULL, NULL, true"),
+    "a parked row without its schema": DELIVERY.format("1, NULL, false"),
     "a second installation": "INSERT INTO installation VALUES (2, gen_random_uuid(), gen_random_uuid())",
     "a seventeenth shard": "INSERT INTO relay_lease (shard) VALUES (16)",
     "a lease held by nobody": "UPDATE relay_lease SET lease_until = now() WHERE shard = 0",
@@ -99,6 +112,7 @@ TENANTS_TABLES = (
     "tenant_head",
     "outbox",
     "tenant_delivery",
+    "parked_operation",
     "idempotency",
     "audit",
 )

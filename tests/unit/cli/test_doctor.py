@@ -7,7 +7,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2
 
-from pemba.cli.diagnosis import Level, lag
+from pemba.cli.diagnosis import Level, lag, parked
 from pemba.cli.settings_in_force import HIDDEN, without_password
 from pemba.dev.ready import FILE_NAME, Ready
 from pemba.storage.outbox import StreamStatus
@@ -200,6 +200,17 @@ def test_the_relays_lag_is_judged_by_the_oldest_change(oldest, level):
 
 def test_no_lag_is_well():
     assert lag([]).level is Level.OK
+
+
+def test_parked_operations_are_a_warning_and_closed_checks_a_failure():
+    assert list(parked([])) == []
+    one, closed = (StreamStatus("ten_1", 0, 5, 5, 0, None, parked=3, closed=closed) for closed in (False, True))
+    [finding] = parked([one])
+    assert (finding.level, finding.message) == (Level.WARNING, "SpiceDB refused 3 (tenants: 1)")
+    [finding] = parked([one, closed])
+    assert finding.level is Level.FAILURE
+    assert "closed in 1 of them" in finding.message
+    assert "pemba outbox parked" in finding.to_do
 
 
 @pytest.mark.parametrize(

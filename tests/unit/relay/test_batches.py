@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pemba.errors import PreconditionFailed, Reason
-from pemba.model import ObjectRef, Operation, Seq, SubjectRef, TenantId, Tuple, TupleOperation
+from pemba.model import Effect, ObjectRef, Operation, Seq, SubjectRef, TenantId, Tuple, TupleOperation
 from pemba.relay.batches import MAX_REQUEST_OPERATIONS, Batch, batch, first_missing, pack
 from pemba.storage import outbox
 from pemba.storage.outbox import OutboxRow
+from pemba.storage.parked import Refusal
 
 TENANT = TenantId("ten_01h455vb4pex5vsknk084sn02q")
 
@@ -56,6 +57,42 @@ def test_a_retry_with_more_rows_undoes_nothing_of_what_a_lost_request_did(
 def test_grant_revoke_grant_in_one_batch_is_one_operation_and_the_last() -> None:
     grant, revoke = operation(Operation.TOUCH, 1), operation(Operation.DELETE, 1)
     assert batch(TENANT, [row(1, [grant]), row(2, [revoke]), row(3, [grant])]).operations == (grant,)
+
+
+def refusal(seq: int, refused: TupleOperation, effect: Effect = Effect.GRANTS_LESS) -> Refusal:
+    return Refusal(TENANT, Seq(seq), refused, effect, "UNKNOWN_DEFINITION", "no")
+
+
+@given(rows, st.data())
+def test_what_is_parked_changes_nothing_of_the_other_tuples(found: list[OutboxRow], data: st.DataObject) -> None:
+    whole = batch(TENANT, found)
+    refused = data.draw(st.sets(st.sampled_from(whole.operations))) if whole.operations else set()
+    less = whole.without([refusal(seq, o) for o, seq in whole.rows_of(refused).items()])
+    assert set(less.operations) == set(whole.operations) - refused
+    assert set(less.ended) == {o.tuple for o in whole.operations} - {o.tuple for o in refused}
+    assert less.last_seq == whole.last_seq
+
+
+def test_a_later_operation_on_a_parked_tuple_goes() -> None:
+    grant, revoke = operation(Operation.TOUCH, 1), operation(Operation.DELETE, 1)
+    for later in ([revoke], [revoke, grant]):
+        found = [row(1, [grant]), *(row(n, [o]) for n, o in enumerate(later, start=2))]
+        kept = batch(TENANT, found).without([refusal(1, grant)])
+        assert kept.operations == (later[-1],)
+        assert kept.ended == [grant.tuple]
+
+
+def test_a_plain_delete_stands_where_a_grant_with_conditions_was_refused() -> None:
+    grant, other = operation(Operation.TOUCH, 1), operation(Operation.TOUCH, 2)
+    kept = batch(TENANT, [row(1, [grant, other])]).without([refusal(1, grant, Effect.WITHDRAWN)])
+    assert set(kept.operations) == {operation(Operation.DELETE, 1), other}
+    assert kept.ended == [other.tuple]
+
+
+def test_what_is_left_out_without_effect_is_as_it_should_be() -> None:
+    revoke = operation(Operation.DELETE, 1)
+    kept = batch(TENANT, [row(1, [revoke])]).without([refusal(1, revoke, Effect.NONE)])
+    assert (kept.operations, kept.ended) == ((), [revoke.tuple])
 
 
 def test_a_gap_is_found_and_so_is_nothing_at_all() -> None:

@@ -32,6 +32,7 @@ from pemba.model import (
 from pemba.rpc.authentication import SystemKeys
 from pemba.rpc.server import Limits, RpcServer, Services, build_server
 from pemba.service.operations import RelayStatus
+from pemba.service.outbox_tail import TailEvent
 from pemba.service.reconciliation import Event
 from pemba.service.results import Changed, Found, Page, TenantCreated
 from pemba.service.user_workspace import CurrentWorkspace
@@ -112,9 +113,15 @@ class FakeService:
 
 @dataclass
 class FakeOperations(FakeService):
-    """`events` are what a reconciliation tells."""
+    """`events` are what a reconciliation tells, `tail` what happens to rows."""
 
     events: list[Event] = field(default_factory=list)
+    tail: list[TailEvent] = field(default_factory=list)
+
+    async def tail_outbox(self, *arguments: Any) -> AsyncIterator[TailEvent]:
+        self.calls.append(Noted("tail_outbox", arguments, {}))
+        for event in self.tail:
+            yield event
 
     async def reconcile(self, *arguments: Any) -> AsyncIterator[Event]:
         self.calls.append(Noted("reconcile", arguments, {}))

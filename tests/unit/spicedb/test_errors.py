@@ -48,6 +48,12 @@ def test_one_code_means_different_things_by_its_reason() -> None:
     assert write_failure(Code.ABORTED, "SERIALIZATION_FAILURE") is WriteFailure.UNCERTAIN
 
 
+@pytest.mark.parametrize("code", [Code.FAILED_PRECONDITION, Code.OUT_OF_RANGE, Code.NOT_FOUND, Code.ALREADY_EXISTS])
+@pytest.mark.parametrize("reason", ["", "SOMETHING_NEW"])
+def test_what_nothing_says_is_an_operations_fault_is_none(code: grpc.StatusCode, reason: str) -> None:
+    assert write_failure(code, reason) is WriteFailure.REFUSED
+
+
 def test_a_failed_question_says_whether_to_come_back() -> None:
     away = read_error(Code.UNAVAILABLE, "", "x")
     assert isinstance(away, Unavailable)

@@ -25,6 +25,19 @@ def test_pembas_own_schema_subtracts_and_intersects_nothing() -> None:
         assert not re.search(r"[&]| - ", expression), expression
 
 
+def test_what_may_subtract_is_seen_wherever_it_stands() -> None:
+    own = schema.schema_text()
+    assert not schema.may_subtract(own)
+    assert not schema.may_subtract(own + "/* a - b, c.all(d) */ // e - f\ndefinition doc {}")
+    for expression in ("viewer - banned", "viewer-banned", "(a->b - c)", "parent.all(view)", "parent . all (view)"):
+        assert schema.may_subtract(own + f"definition doc {{\n permission view = {expression}\n}}"), expression
+    caveat = "caveat soon(now timestamp, why string) {\n now - timestamp('2026') > duration('1h') && why != \"/*\" }"
+    assert not schema.may_subtract(own + caveat)
+    assert schema.may_subtract(own + caveat + "definition doc { permission view = a - b }" + caveat)
+    for unread in ("caveat c(a map<int>) { a == {'b': 1} }", 'caveat c(a string) { a == r"\\" }', "caveat c(a int) {"):
+        assert schema.may_subtract(own + unread), unread
+
+
 def test_every_role_is_a_relation_and_every_permission_that_can_be_asked_exists() -> None:
     for definition, roles in (("tenant", TENANT_ROLES), ("workspace", WORKSPACE_ROLES)):
         assert set(roles) <= set(re.findall(r"relation (\w+):", block(definition)))

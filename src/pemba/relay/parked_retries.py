@@ -1,0 +1,50 @@
+"""Repairs parked operations under every schema that follows the one that refused them, and counts what is parked."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+
+import structlog
+
+from pemba.errors import PembaError
+from pemba.model import Caller, SystemScope
+from pemba.service.parked import Retries
+from pemba.storage import parked
+from pemba.storage.database import Database
+from pemba.telemetry import PARKED_OPERATIONS, TENANTS_CLOSED
+
+PRINCIPAL = "pemba:relay"
+"""Who the audit says it was."""
+INTERVAL_SECONDS = 1.0
+
+log = structlog.get_logger()
+
+
+class ParkedRetries:
+    """Any number of relays may: each operation is repaired once under each schema."""
+
+    def __init__(self, database: Database, retries: Retries) -> None:
+        self._database = database
+        self._retries = retries
+
+    async def run_once(self) -> int:
+        """How many operations are in repairs that were committed."""
+        async with self._database.begin(SystemScope("count what is parked")) as tx:
+            counts = await parked.counts(tx)
+        PARKED_OPERATIONS.set(counts.operations)
+        TENANTS_CLOSED.set(counts.closed)
+        if not counts.operations:
+            return 0
+        return await self._retries.of_earlier_schemas(
+            Caller(PRINCIPAL, frozenset(), None, None, f"retry-{uuid.uuid4()}", "relay")
+        )
+
+    async def run(self) -> None:
+        """Until cancelled: every second, whatever fails."""
+        while True:
+            try:
+                await self.run_once()
+            except PembaError as error:
+                log.warning("parked.retry_failed", error=error.message, reason=error.reason)
+            await asyncio.sleep(INTERVAL_SECONDS)
