@@ -24,6 +24,7 @@ from pemba.model import (
 )
 from pemba.spicedb.client import FullyConsistent, SpiceDB
 from pemba.storage.database import SYSTEM_ROLE
+from pemba.storage.shares import from_record
 
 T = TypeVar("T")
 
@@ -106,6 +107,15 @@ async def projected(url: str, tenant_id: str) -> set[Tuple]:
             subject_is_active=role["status"] == UserStatus.ACTIVE,
             object_is_archived=role["archive_time"] is not None,
         )
+    shares = await sql(
+        url,
+        "SELECT s.*, w.archive_time IS NOT NULL OR v.archive_time IS NOT NULL AS archived FROM shares s"
+        " JOIN workspaces w ON w.tenant_id = s.tenant_id AND w.id = s.workspace_id"
+        " JOIN workspaces v ON v.tenant_id = s.tenant_id AND v.id = s.with_workspace_id WHERE s.tenant_id = $1",
+        tenant_id,
+    )
+    for share in shares:
+        found |= projection.share_tuples(from_record(share), either_is_archived=share["archived"])
     return found
 
 

@@ -25,6 +25,7 @@ from pemba.errors import ConfigError, PembaError
 from pemba.http.app import build_http
 from pemba.http.server import RunningHttp, run_http
 from pemba.model import SystemScope
+from pemba.relay.expiry import Expiry
 from pemba.relay.healing import Healing
 from pemba.relay.maintenance import Maintenance
 from pemba.relay.parked_retries import ParkedRetries
@@ -39,6 +40,8 @@ from pemba.service.operations import OperationsService
 from pemba.service.parked import Retries
 from pemba.service.reconciliation import Reconciler
 from pemba.service.refusals import Refusals
+from pemba.service.share_expiry import ShareExpiry
+from pemba.service.shares import ShareService
 from pemba.service.tenants import TenantService
 from pemba.service.user_jobs import UserJobs
 from pemba.service.users import UserService
@@ -223,6 +226,7 @@ def _services(
         tenants=TenantService(mutations),
         workspaces=WorkspaceService(mutations),
         memberships=MembershipService(mutations),
+        shares=ShareService(mutations),
         users=UserService(mutations),
         operations=OperationsService(database, signer, reconciler, Retries(database, notifier), refusals),
     )
@@ -273,6 +277,7 @@ async def _maintenance(
     parts.push_async_callback(notifier.close)
     _background(parts, Maintenance(UserJobs(database, notifier)).run(), stopping)
     _background(parts, ParkedRetries(database, Retries(database, notifier)).run(), stopping)
+    _background(parts, Expiry(ShareExpiry(database, notifier)).run(), stopping)
     if settings.relay_reconcile_hours:
         reconciler = Reconciler(database, settings.database_url, StoredTuples(spicedb), notifier)
         seconds, apply = settings.relay_reconcile_hours * 3600, settings.relay_reconcile_apply

@@ -14,6 +14,7 @@ from typing import NewType
 TenantId = NewType("TenantId", str)
 WorkspaceId = NewType("WorkspaceId", str)
 UserId = NewType("UserId", str)
+ShareId = NewType("ShareId", str)
 Seq = NewType("Seq", int)
 """A position in one tenant's stream: 1, 2, 3 ... without a gap, in commit order; 0 is before the first."""
 
@@ -32,7 +33,7 @@ GLOBAL_STREAM = TenantId("~")
 """The stream of what belongs to no tenant: rows without operations."""
 
 _TYPEID_SUFFIX = r"[0-7][0-9a-hjkmnp-tv-z]{25}"
-_TYPEIDS = {prefix: re.compile(f"{prefix}_{_TYPEID_SUFFIX}") for prefix in ("ten", "ws", "grp", "key")}
+_TYPEIDS = {prefix: re.compile(f"{prefix}_{_TYPEID_SUFFIX}") for prefix in ("ten", "ws", "grp", "key", "shr")}
 _SLUG = re.compile(r"[a-z0-9][a-z0-9-]{1,62}[a-z0-9]")
 SLUG_RULE = "takes 3 to 64 of a-z, 0-9 and -, with a letter or digit first and last"
 RESERVED_SLUGS = frozenset(
@@ -87,6 +88,7 @@ class Role(StrEnum):
 
 TENANT_ROLES = (Role.MEMBER, Role.ADMIN)
 WORKSPACE_ROLES = (Role.VIEWER, Role.MEMBER, Role.ADMIN, Role.OWNER)
+SHARE_ROLES = (Role.VIEWER, Role.MEMBER, Role.ADMIN)
 
 
 class Permission(StrEnum):
@@ -243,6 +245,23 @@ class Membership:
 
 
 @dataclass(frozen=True, slots=True)
+class Share:
+    """A role on a workspace for the roster of another one of the tenant: its direct members, and nobody else."""
+
+    tenant_id: TenantId
+    id: ShareId
+    workspace_id: WorkspaceId
+    with_workspace_id: WorkspaceId
+    role: Role
+    """Viewer, member or admin."""
+    expire_time: datetime | None
+    """UTC, in whole seconds; from then on it gives nothing.  None: never."""
+    created_by: UserId | None
+    create_time: datetime
+    etag: str
+
+
+@dataclass(frozen=True, slots=True)
 class Caller:
     """Who is calling: the credential (`principal`), the user it acts for, and what it is good for."""
 
@@ -304,20 +323,31 @@ def spicedb_id(tenant_id: TenantId, type_: str, id_: str) -> str:
 
 _TUPLE = re.compile(
     r"(?P<type>[a-z0-9_]+):(?P<id>[^#@]+)#(?P<relation>[a-z0-9_]+)"
-    r"@(?P<stype>[a-z0-9_]+):(?P<sid>[^#@]+)(?:#(?P<srelation>[a-z0-9_]+))?"
+    r"@(?P<stype>[a-z0-9_]+):(?P<sid>[^#@\[]+)(?:#(?P<srelation>[a-z0-9_]+))?"
+    r"(?:\[expiration:(?P<expiration>[^\]]+)\])?"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Tuple:
-    """One relationship in SpiceDB's own ids; its text form is the usual ``type:id#relation@type:id#relation``."""
+    """One relationship in SpiceDB's own ids; its text form is the usual ``type:id#relation@type:id#relation``.
+
+    With an expiration (UTC; Pemba's own in whole seconds) ``[expiration:2026-11-21T09:30:00Z]`` follows.
+    """
 
     resource: ObjectRef
     relation: str
     subject: SubjectRef
+    expiration: datetime | None = None
 
     def __str__(self) -> str:
-        return f"{self.resource}#{self.relation}@{self.subject}"
+        until = "" if self.expiration is None else f"[expiration:{self.expiration.isoformat().replace('+00:00', 'Z')}]"
+        return f"{self.resource}#{self.relation}@{self.subject}{until}"
+
+    @property
+    def plain(self) -> Tuple:
+        """Without its expiration: there is at most one such tuple in SpiceDB, and a DELETE names it so."""
+        return self if self.expiration is None else Tuple(self.resource, self.relation, self.subject)
 
     @classmethod
     def parse(cls, text: str) -> Tuple:
@@ -329,6 +359,7 @@ class Tuple:
             ObjectRef(match["type"], match["id"]),
             match["relation"],
             SubjectRef(match["stype"], match["sid"], match["srelation"] or ""),
+            datetime.fromisoformat(match["expiration"]) if match["expiration"] else None,
         )
 
 
@@ -339,7 +370,10 @@ class Operation(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TupleOperation:
-    """What the outbox carries: an explicit tuple to TOUCH or DELETE, never a filter, never a CREATE."""
+    """What the outbox carries: an explicit tuple to TOUCH or DELETE, never a filter, never a CREATE.
+
+    A TOUCH replaces whatever expiration the tuple had; a DELETE has none.
+    """
 
     operation: Operation
     tuple: Tuple

@@ -13,6 +13,7 @@ from pemba.model import (
     Membership,
     ObjectRef,
     Operation,
+    Share,
     SubjectRef,
     TenantId,
     Tuple,
@@ -58,10 +59,30 @@ def membership_tuples(membership: Membership, *, subject_is_active: bool, object
     return frozenset({Tuple(object_in_spicedb(membership.tenant_id, membership.object), membership.role, subject)})
 
 
+def share_tuples(share: Share, *, either_is_archived: bool) -> frozenset[Tuple]:
+    """The role of a workspace's roster on another; none where either of them is archived.
+
+    Whether it is due is nobody's to say here: the tuple says itself until when it counts.
+    """
+    if either_is_archived:
+        return frozenset()
+    roster = SubjectRef("workspace", spicedb_id(share.tenant_id, "workspace", share.with_workspace_id), "roster")
+    shared = _workspace(share.tenant_id, share.workspace_id)
+    return frozenset({Tuple(shared, f"{SHARED}{share.role}", roster, share.expire_time)})
+
+
+SHARED = "shared_"
+"""Before the role: the relation of a share."""
+
+
 def difference(before: Iterable[Tuple], after: Iterable[Tuple]) -> list[TupleOperation]:
-    """What turns `before` into `after`: DELETEs first, each tuple once, in a stable order."""
+    """What turns `before` into `after`: DELETEs first, each tuple once, in a stable order.
+
+    One that differs in its expiration alone is touched, and not deleted first.
+    """
     old, new = frozenset(before), frozenset(after)
-    return [TupleOperation(Operation.DELETE, t) for t in sorted(old - new, key=str)] + [
+    gone = {t.plain for t in old} - {t.plain for t in new}
+    return [TupleOperation(Operation.DELETE, t) for t in sorted(gone, key=str)] + [
         TupleOperation(Operation.TOUCH, t) for t in sorted(new - old, key=str)
     ]
 

@@ -8,10 +8,12 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from pemba.model import Caller, ObjectRef, Role, Scope, SubjectRef, SystemScope, Tenant, UserId, Workspace
+from pemba.model import Caller, ObjectRef, Role, Scope, Share, SubjectRef, SystemScope, Tenant, UserId, Workspace
 from pemba.service.memberships import MembershipService
 from pemba.service.mutation import MutationOptions, Mutations
 from pemba.service.refusals import Refusals
+from pemba.service.share_expiry import ShareExpiry
+from pemba.service.shares import ShareService
 from pemba.service.tenants import TenantService
 from pemba.service.user_jobs import UserJobs
 from pemba.service.users import UserService
@@ -35,7 +37,9 @@ class Parts:
     workspaces: WorkspaceService
     memberships: MembershipService
     users: UserService
+    shares: ShareService
     jobs: UserJobs
+    expiry: ShareExpiry
     system: Caller = SYSTEM
     count: int = field(default=0)
 
@@ -99,6 +103,38 @@ class Parts:
             allow_missing=allow_missing,
             transfer_to=UserId(transfer_to) if transfer_to else None,
             options=self.options("RemoveMember"),
+        )
+
+    async def share(
+        self,
+        of: Workspace,
+        with_: Workspace,
+        role: Role = Role.VIEWER,
+        caller: Caller = SYSTEM,
+        *,
+        seconds: float | None = None,
+        **options: object,
+    ):
+        """Share one with another, for so many seconds or up to one more, by the database's clock; the whole answer."""
+        until = None
+        if seconds is not None:
+            until_ = "date_trunc('second', now() + make_interval(secs => $1 + 1))"
+            [row] = await self.sql(f"SELECT {until_} AS until", seconds)
+            until = row["until"]
+        return await self.shares.create_share(
+            caller,
+            of.tenant_id,
+            workspace_id=of.id,
+            with_workspace_id=with_.id,
+            role=role,
+            expire_time=until,
+            options=self.options("CreateShare", **options),
+        )
+
+    async def revoke(self, share: Share, caller: Caller = SYSTEM, **options: object):
+        """Take a share back; the whole answer."""
+        return await self.shares.revoke_share(
+            caller, share.tenant_id, share.id, options=self.options("RevokeShare", **options)
         )
 
     async def suspend(self, user: str, *, force: bool = False, **options: object):
@@ -178,6 +214,8 @@ async def parts(database: Database) -> AsyncIterator[Parts]:
         WorkspaceService(mutations),
         MembershipService(mutations),
         UserService(mutations),
+        ShareService(mutations),
         UserJobs(database, notifier),
+        ShareExpiry(database, notifier),
     )
     await notifier.close()

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from pemba.authorizer import Answer, Authorizer, Consistency, Decision, Question
 from pemba.errors import Reason, Unavailable
 from pemba.model import ObjectRef, Permission, SubjectRef, TenantId, TenantScope, UserId, WorkspaceId
+from pemba.service.workspace_search import Search
 from pemba.spicedb import lookups
 from pemba.spicedb.client import FullyConsistent, SpiceDB
 from pemba.storage import authority
 from tests.integration.conftest import SYSTEM, Parts
 from tests.integration.tenant_model import ADMINISTER, PERMISSIONS, VIEW, TenantModel, encoded
+from tests.truth import as_owner
 
 SECONDS = 20.0
 MOST = 5
@@ -28,6 +30,12 @@ class World:
     parts: Parts
     spicedb: SpiceDB
     authorizer: Authorizer
+    url: str
+
+    async def make_due(self, shares: Sequence[str]) -> None:
+        """As if the time of these had come."""
+        past = "UPDATE shares SET expire_time = date_trunc('second', now()) - interval '1 s' WHERE id = ANY ($1)"
+        await as_owner(self.url, "shares", past, shares)
 
     def run(self, doing):
         return self.loop.run_until_complete(asyncio.wait_for(doing, 2 * SECONDS))
@@ -53,6 +61,7 @@ async def require_agreement(
         await require_answers(world, model, users, tokens[model.id], [model.id, *near, *elsewhere])
         await require_subjects(world.spicedb, model, [*near, *model.gone[-1:]])
         await require_authority(world.parts, model, users)
+        await require_lists(world.parts, model, users, near)
         await require_tuples(world.spicedb, model)
     await require_resources(world.spicedb, models, users)
 
@@ -68,6 +77,11 @@ async def require_records(parts: Parts, model: TenantModel) -> None:
         "SELECT coalesce(workspace_id, tenant_id), subject_id, role FROM memberships WHERE tenant_id = $1", model.id
     )
     assert {tuple(r) for r in roles} == {(at, user, r) for at, held in model.roles.items() for user, r in held.items()}
+    shares = await parts.sql(
+        "SELECT id, workspace_id, with_workspace_id, role, expire_time IS NOT NULL FROM shares WHERE tenant_id = $1",
+        model.id,
+    )
+    assert {tuple(r) for r in shares} == {(id_, s.of, s.with_, s.role, s.expires) for id_, s in model.shares.items()}
 
 
 async def require_stream(parts: Parts, model: TenantModel) -> None:
@@ -78,7 +92,7 @@ async def require_stream(parts: Parts, model: TenantModel) -> None:
     assert head["head_seq"] == model.head
     told: set[str] = set()
     for operation in (o for row in rows for o in row["ops"]):
-        (told.add if operation["op"] == "touch" else told.discard)(operation["tuple"])
+        (told.add if operation["op"] == "touch" else told.discard)(operation["tuple"].partition("[")[0])
     assert told == model.tuples()
 
 
@@ -140,13 +154,48 @@ async def require_authority(parts: Parts, model: TenantModel, users: Sequence[st
                 assert rank_of(held) == model.rank(user, place), (user, place)
 
 
+async def require_lists(parts: Parts, model: TenantModel, users: Sequence[str], places: Iterable[str]) -> None:
+    """The workspaces on which each user has a permission, and everybody who has it on some of them."""
+    for permission in (Permission.VIEW, Permission.OWN):
+        for user in users:
+            page = await parts.workspaces.list_workspaces(
+                SYSTEM,
+                TenantId(model.id),
+                parent_id=None,
+                recursive=True,
+                include_archived=False,
+                page_size=1000,
+                page_token="",
+                search=Search(UserId(user), permission),
+            )
+            assert {w.id for w in page.records} == {
+                at for at in model.places if at != model.root and may(model, user, at, permission)
+            }, (user, permission)
+        for place in places:
+            members = await parts.memberships.list_effective_members(
+                SYSTEM,
+                TenantId(model.id),
+                object=ObjectRef("workspace", place),
+                permission=permission,
+                page_size=1000,
+                page_token="",
+            )
+            assert [m.subject.id for m in members.records] == sorted(
+                user for user in users if may(model, user, place, permission)
+            ), (place, permission)
+
+
+def may(model: TenantModel, user: str, at: str, permission: str) -> bool:
+    return not model.suspended and model.rank_in_graph(user, at) >= PERMISSIONS[permission]
+
+
 def rank_of(held: Permission | None) -> int:
     return PERMISSIONS[held] if held else 0
 
 
 async def require_tuples(spicedb: SpiceDB, model: TenantModel) -> None:
     stored = {
-        str(found)
+        str(found.plain)
         for type_ in ("tenant", "workspace")
         async for found in spicedb.read_tuples(type_, FullyConsistent(), SECONDS, id_prefix=f"{model.id}/")
     }

@@ -44,6 +44,16 @@ class Place:
 
 
 @dataclass
+class Shared:
+    """A share: of which workspace, with which, as what; `expires` tells whether it ever does."""
+
+    of: str
+    with_: str
+    role: Role
+    expires: bool
+
+
+@dataclass
 class TenantModel:
     """Its mutations have the names and arguments of the services'.  An `actor` of None is a system key.
 
@@ -58,6 +68,7 @@ class TenantModel:
     next_id: str = ""
     places: dict[str, Place] = field(default_factory=dict)
     roles: dict[str, dict[str, Role]] = field(default_factory=dict)
+    shares: dict[str, Shared] = field(default_factory=dict)
     gone: list[str] = field(default_factory=list)
     people: People = field(default_factory=People)
 
@@ -88,10 +99,25 @@ class TenantModel:
             return 0
         if self.is_admin(user):
             return OWN
-        return max((GIVES[self.roles[at][user]] for at in self.line(place) if user in self.roles[at]), default=0)
+        own = [GIVES[self.roles[at][user]] for at in self.line(place) if user in self.roles[at]]
+        return max([*own, *(GIVES[share.role] for share in self.reaching(user, place))], default=0)
 
-    def about(self, object_: str) -> tuple[object, object]:
-        return self.places.get(object_), self.roles.get(object_)
+    def reaching(self, user: str, place: str) -> Iterator[Shared]:
+        """The shares by which the user gets a role there: of it or of what it inherits from, with what is in use."""
+        line = set(self.line(place))
+        for share in self.shares.values():
+            if share.of in line and user in self.roles[share.with_] and not self.places[share.with_].archived_with:
+                yield share
+
+    def about(self, object_: str) -> tuple[object, ...]:
+        """What is said of it; of who has come to it by a share as well."""
+        of = [share for share in self.shares.values() if share.of == object_]
+        return (
+            self.places.get(object_),
+            self.roles.get(object_),
+            of,
+            [(self.roles[share.with_], self.places[share.with_]) for share in of],
+        )
 
     def is_admin(self, user: str) -> bool:
         return self.people.is_active(user) and self.roles[self.id].get(user) is Role.ADMIN
@@ -125,7 +151,11 @@ class TenantModel:
                 for u, r in self.roles[id_].items()
                 if whoever or self.people.is_active(u)
             }
-        return found
+        return found | {
+            f"workspace:{self.id}/{s.of}#shared_{s.role}@workspace:{self.id}/{s.with_}#roster"
+            for s in self.shares.values()
+            if s.of in live and s.with_ in live
+        }
 
     # -- tenants and workspaces ---------------------------------------------------------------------------
 
@@ -193,6 +223,7 @@ class TenantModel:
         refuse(place == self.root, Reason.ROOT_WORKSPACE)
         refuse(len(self.below(place)) > 1, Reason.HAS_CHILDREN)
         del self.places[place], self.roles[place]
+        self.shares = {id_: share for id_, share in self.shares.items() if place not in (share.of, share.with_)}
         self.gone.append(place)
 
     # -- memberships --------------------------------------------------------------------------------------
@@ -260,6 +291,36 @@ class TenantModel:
             self._creator_stays(actor, at, user)
             refuse(self.is_last(at, user), self.stays_held(at))
         self.roles[at][user] = role
+
+    # -- shares -------------------------------------------------------------------------------------------
+
+    def create_share(
+        self, actor: str | None, *, workspace_id: str, with_workspace_id: str, role: Role, expire_time: object
+    ) -> None:
+        refuse(workspace_id == with_workspace_id, Reason.INVALID_FIELD)
+        self._may(actor, workspace_id, OWN, root_is_the_tenants=True)
+        self._in_use(workspace_id)
+        self._may(actor, with_workspace_id, VIEW)
+        self._in_use(with_workspace_id)
+        there = any((share.of, share.with_) == (workspace_id, with_workspace_id) for share in self.shares.values())
+        refuse(there, Reason.SHARE_EXISTS)
+        self.shares[self.next_id] = Shared(workspace_id, with_workspace_id, role, expire_time is not None)
+
+    def revoke_share(self, actor: str | None, share_id: str) -> None:
+        self._enter(actor)
+        share = self.shares.get(share_id)
+        sees = [at for at in (share.of, share.with_) if actor is None or self.rank(actor, at)] if share else []
+        if share is None or not sees:
+            raise Refused(Reason.NOT_FOUND)
+        self._may(actor, share.of, OWN, root_is_the_tenants=True)
+        self._in_use(share.of)
+        del self.shares[share_id]
+
+    def expire(self, share_ids: Sequence[str]) -> None:
+        """One change for all of a tenant's that are due."""
+        for share_id in share_ids:
+            del self.shares[share_id]
+        self.head += 1
 
     # -- rights and guards --------------------------------------------------------------------------------
 

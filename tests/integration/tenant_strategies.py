@@ -7,14 +7,16 @@ strategies read the machine that runs: its `models`, one a tenant, and its `user
 from __future__ import annotations
 
 import secrets
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from hypothesis import strategies as st
 
-from pemba.model import TENANT_ROLES, WORKSPACE_ROLES, ObjectRef, Role, SubjectRef, UserStatus
+from pemba.model import SHARE_ROLES, TENANT_ROLES, WORKSPACE_ROLES, ObjectRef, Role, SubjectRef, UserStatus
 from pemba.service.role_change import RoleAssignment
 from tests.integration.tenant_model import TenantModel
 
+UNKNOWN_SHARE = "shr_01h455vb4pex5vsknk084sn02q"
 SLUGS = [f"place-{n}" for n in range(12)]
 
 
@@ -194,6 +196,37 @@ def removals(draw) -> Deed:
     return Deed("remove_member", spot, (), object_ | given)
 
 
+# -- shares ----------------------------------------------------------------------------------------------
+
+
+@st.composite
+def sharings(draw) -> Deed:
+    """Mostly with one that the actor sees, sometimes back to one that shares with it."""
+    spot = draw(spots())
+    models = draw(machines).models
+    model = models[spot.tenant]
+    seen = [at for at in model.places if spot.actor is None or model.rank(spot.actor, at)]
+    back = [share.of for share in model.shares.values() if share.with_ == spot.object]
+    other = draw(weighted((6, seen), (2, back), (2, list(model.places)), (1, [at for m in models for at in m.places])))
+    until = draw(st.sampled_from([None, datetime.now(UTC).replace(microsecond=0) + timedelta(days=1)]))
+    given = {"workspace_id": spot.object, "with_workspace_id": other, "role": draw(st.sampled_from(SHARE_ROLES))}
+    return Deed("create_share", spot, (), {**given, "expire_time": until})
+
+
+@st.composite
+def revocations(draw) -> Deed:
+    machine = draw(machines)
+    spot = draw(spots())
+    model = machine.models[spot.tenant]
+    share = draw(
+        weighted((9, list(model.shares)), (1, [UNKNOWN_SHARE, *(s for m in machine.models for s in m.shares)]))
+    )
+    if share in model.shares and not draw(rarely):
+        actors = insiders(model, model.shares[share].of)
+        spot = spot._replace(actor=draw(weighted((5, actors), (3, [None]), (1, machine.users))))
+    return Deed("revoke_share", spot, (share,), {})
+
+
 deeds = st.one_of(
     user_statuses(),
     user_statuses(),
@@ -212,4 +245,7 @@ deeds = st.one_of(
     transfers(),
     removals(),
     removals(),
+    sharings(),
+    sharings(),
+    revocations(),
 )

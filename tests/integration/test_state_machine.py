@@ -10,6 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -55,6 +56,7 @@ from tests.integration.tenant_strategies import SLUGS, Deed, Spot, StatusDeed, d
 MAX_TENANTS = 3
 COMPARE_EVERY = 8
 LONG = "g"
+RANK = list(WORKSPACE_ROLES)
 USERS = ["alice", "bob@acme.test", "carol#admin", "dave/ops|x", "érin ürsula", "用户", "*:=2A", LONG]
 SETTINGS = hypothesis.settings(
     deadline=None,
@@ -69,7 +71,7 @@ REASONS = {
     Reason.NOT_FOUND, Reason.ROLE_MISSING, Reason.INVALID_FIELD, Reason.OWN_ROLE, Reason.ONLY_OWNER_MAKES_OWNERS,
     Reason.CREATOR_STAYS, Reason.LAST_OWNER, Reason.LAST_ADMIN, Reason.WORKSPACE_ARCHIVED, Reason.ROOT_WORKSPACE,
     Reason.HAS_CHILDREN, Reason.CYCLE, Reason.TOO_DEEP, Reason.SLUG_TAKEN, Reason.TENANT_SUSPENDED,
-    Reason.USER_SUSPENDED, Reason.USER_DEACTIVATED,
+    Reason.USER_SUSPENDED, Reason.USER_DEACTIVATED, Reason.SHARE_EXISTS,
 }  # fmt: skip
 
 
@@ -96,7 +98,7 @@ async def world(parts, database_url: str, spicedb) -> AsyncIterator[World]:
     await feed.poll()
     following = asyncio.create_task(feed.run())
     authorizer = Authorizer(parts.database, client, parts.signer, feed, Decisions(200, SECONDS), 10)
-    yield World(asyncio.get_running_loop(), parts, client, authorizer)
+    yield World(asyncio.get_running_loop(), parts, client, authorizer, database_url)
     following.cancel()
     await asyncio.wait({following})
     relay.stop()
@@ -126,7 +128,8 @@ class Tenants(RuleBasedStateMachine):
         cast=st.lists(st.tuples(users, st.sampled_from(WORKSPACE_ROLES)), min_size=8, max_size=8), lagging=st.booleans()
     )
     def begin(self, cast: list[tuple[str, Role]], lagging: bool) -> None:
-        """Two tenants with four workspaces and roles each; the first has a chain as deep as may be."""
+        """Two tenants with four workspaces and roles each, and a ring of shares; the first has a chain as deep as may
+        be."""
         self.lagging = lagging
         while self.world.run(self.parts.jobs.run_once()):
             pass  # what an example that failed has left
@@ -138,6 +141,9 @@ class Tenants(RuleBasedStateMachine):
                 self.create_workspace(Spot(tenant, list(self.models[tenant].places)[n // 2], actor), SLUGS[n])
             for place, (user, role) in zip(list(self.models[tenant].places)[1:], cast[4 * tenant :], strict=False):
                 self.set_role(Spot(tenant, place, None), user, role)
+            places = list(self.models[tenant].places)[1:]
+            for n, (_, role) in enumerate(cast[: len(places)]):
+                self.share(Spot(tenant, places[n], None), places[n - 1], role, expires=n % 2 == 0)
         for _ in range(17):
             self.create_workspace(Spot(0, list(self.models[0].places)[-1], self.users[0]), SLUGS[0])
 
@@ -148,6 +154,21 @@ class Tenants(RuleBasedStateMachine):
         else:
             self.mutate(deed, dry=dry)
         self.take_steps(steps)
+
+    @precondition(lambda self: any(share.expires for model in self.models for share in model.shares.values()))
+    @rule(most=st.integers(1, 3))
+    def expiry(self, most: int) -> None:
+        """Their time comes: of some shares in each tenant at once."""
+        due = {m.id: [id_ for id_, share in m.shares.items() if share.expires][:most] for m in self.models}
+        self.world.run(self.world.make_due([id_ for ids in due.values() for id_ in ids]))
+        assert self.world.run(self.parts.expiry.run_once()) == sum(map(len, due.values()))
+        for model in self.models:
+            if due[model.id]:
+                self.changed |= {model.shares[id_].of for id_ in due[model.id]}
+                model.expire(due[model.id])
+                self.mutations += 1
+                head = self.parts.signer.token({TenantId(model.id): Seq(model.head)})
+                self.tokens[model.id] = self.also(self.tokens[model.id], head)
 
     @precondition(lambda self: len(self.models) < MAX_TENANTS)
     @rule(first_admin=users)
@@ -178,6 +199,11 @@ class Tenants(RuleBasedStateMachine):
     def set_role(self, spot: Spot, user: str, role: Role) -> None:
         given = {"object": ObjectRef("workspace", spot.object), "subject": SubjectRef("user", user), "role": role}
         self.mutate(Deed("set_role", spot, (), given))
+
+    def share(self, spot: Spot, with_: str, role: Role, *, expires: bool) -> None:
+        given = {"workspace_id": spot.object, "with_workspace_id": with_, "role": min(role, Role.ADMIN, key=RANK.index)}
+        until = datetime.now(UTC) + timedelta(days=1) if expires else None
+        self.mutate(Deed("create_share", spot, (), {**given, "expire_time": until}))
 
     # -- both sides ---------------------------------------------------------------------------------------
 
@@ -242,7 +268,7 @@ class Tenants(RuleBasedStateMachine):
         return self.parts.signer.token(pairs)
 
     def service(self, change: str) -> Callable[..., Awaitable[Any]]:
-        services = (self.parts.tenants, self.parts.workspaces, self.parts.memberships)
+        services = (self.parts.tenants, self.parts.workspaces, self.parts.memberships, self.parts.shares)
         return next(getattr(service, change) for service in services if hasattr(service, change))
 
     def adopt(self, index: int, after: TenantModel, token: str) -> None:

@@ -15,9 +15,12 @@ from pemba.model import (
     ObjectRef,
     Operation,
     Role,
+    Share,
+    ShareId,
     SubjectRef,
     TenantId,
     Tuple,
+    TupleOperation,
     Workspace,
     WorkspaceId,
     WorkspaceKind,
@@ -33,6 +36,8 @@ ROOT = Workspace(
 CHILD = replace(ROOT, id=WorkspaceId("ws_child"), parent_id=ROOT.id, kind=WorkspaceKind.SHARED)
 ALICE = SubjectRef("user", "alice@acme.example")
 ROLE = Membership(TENANT, CHILD.id, ALICE, Role.OWNER, NOW, NOW, None, "1")
+
+SHARE = Share(TENANT, ShareId("shr_1"), CHILD.id, ROOT.id, Role.ADMIN, NOW, None, NOW, "1")
 
 ids = st.text(min_size=1, max_size=60)
 
@@ -70,6 +75,34 @@ def test_a_role_is_one_tuple_and_none_for_a_user_who_is_not_active() -> None:
     found = projection.membership_tuples(ROLE, subject_is_active=True, object_is_archived=False)
     assert [str(t) for t in found] == [f"workspace:{TENANT}/ws_child#owner@user:alice=40acme=2Eexample"]
     assert not projection.membership_tuples(ROLE, subject_is_active=False, object_is_archived=False)
+
+
+def test_a_share_is_the_roster_of_the_one_under_a_relation_of_the_other_until_it_ends() -> None:
+    [found] = projection.share_tuples(SHARE, either_is_archived=False)
+    assert str(found) == (
+        f"workspace:{TENANT}/ws_child#shared_admin@workspace:{TENANT}/ws_root#roster[expiration:2026-01-01T00:00:00Z]"
+    )
+    [for_ever] = projection.share_tuples(replace(SHARE, expire_time=None), either_is_archived=False)
+    assert for_ever == found.plain
+    assert not projection.share_tuples(SHARE, either_is_archived=True)
+
+
+def test_a_tuple_and_its_expiration_come_back_from_their_text() -> None:
+    [found] = projection.share_tuples(SHARE, either_is_archived=False)
+    for tuple_ in (found, found.plain, replace(found, expiration=NOW.replace(microsecond=5))):
+        assert Tuple.parse(str(tuple_)) == tuple_
+    for text in (f"{found.plain}[expiration:]", f"{found.plain}[expiration:soon]", f"{found}x", f"{found.plain}[]"):
+        with pytest.raises(ValueError, match=r"tuple|isoformat"):
+            Tuple.parse(text)
+
+
+def test_another_expiration_is_a_touch_and_an_end_is_a_delete_without_one() -> None:
+    [found] = projection.share_tuples(SHARE, either_is_archived=False)
+    later = replace(found, expiration=NOW.replace(year=2027))
+    for before, after in ((found, later), (found, found.plain), (found.plain, found)):
+        assert projection.difference([before], [after]) == [TupleOperation(Operation.TOUCH, after)]
+    assert projection.difference([found], []) == [TupleOperation(Operation.DELETE, found.plain)]
+    assert projection.difference([found], [found]) == []
 
 
 def test_a_role_on_the_tenant_is_on_the_tenants_own_object() -> None:

@@ -14,7 +14,7 @@
     decisions               what was answered at this very position
         |  not known
         v
-    SpiceDB                 at least as fresh as that position
+    SpiceDB                 at least as fresh as that position; past an expiry fully consistent, and not kept
         |
         v
     answer, token of the position

@@ -13,6 +13,11 @@ looked up.  What is remembered is never older than the last pulse: whatever move
 and a load that a pulse has overtaken is not remembered.  While PostgreSQL is away, what is known stays good for a
 bounded time, and what is not known cannot be answered.  Where it is not away but nobody has looked for long (this
 process or its machine stood still), the next question looks first.
+
+Past the moment at which a tenant's next tuple expires, and until the row that says so is delivered, no answer of it
+lasts and no revision of it is fresh: SpiceDB keeps answers for a revision as well, and an expiry makes none.  That
+moment is by the database's clock, as the last pulse had it and this host's seconds since then: what the host believes
+the time to be does not matter.
 """
 
 from __future__ import annotations
@@ -24,6 +29,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import TypeVar
 
 import structlog
@@ -152,7 +158,7 @@ class Feed:
     async def snapshot(self, tenants: Collection[TenantId], users: Collection[UserId]) -> Snapshot:
         """What is known of these, loaded where nothing is.  Raises Unavailable (POSTGRES_UNAVAILABLE)."""
         pulse = await self._known_pulse()
-        known = {t: self._tenants[t].position for t in tenants if t in self._tenants}
+        known = {t: self._standing(self._tenants[t]) for t in tenants if t in self._tenants}
         missing = [t for t in tenants if t not in known and t != GLOBAL_STREAM]
         known_users = {u: active for u in users if (active := self._is_active(u)) is not None}
         missing_users = [u for u in users if u not in known_users]
@@ -218,9 +224,10 @@ class Feed:
         remembered = not _is_behind(loaded.pulse, self._pulse)
         for tenant_id, (status, delivery) in loaded.tenants.items():
             if remembered and status is not None:
-                known[tenant_id] = self._note_tenant(tenant_id, status, delivery, loaded.pulse)
+                tenant = self._note_tenant(tenant_id, status, delivery, loaded.pulse)
             else:
-                known[tenant_id] = _position(status, delivery, loaded.pulse, 0)
+                tenant = _Tenant(delivery, _position(status, delivery, loaded.pulse, 0))
+            known[tenant_id] = self._standing(tenant)
         if remembered and self._inactive is None:
             for user_id, active in loaded_users.items():
                 _remember(self._users, user_id, active, MAX_USERS)
@@ -228,14 +235,26 @@ class Feed:
         inactive = frozenset(user_id for user_id, active in users.items() if not active)
         return Snapshot(*asked.epochs, known, inactive, asked.statuses_seq, remembered and self._pulse is asked)
 
-    def _note_tenant(self, tenant_id: TenantId, status: TenantStatus, delivery: Delivery, pulse: Pulse) -> Position:
+    def _standing(self, tenant: _Tenant) -> Position:
+        """Its position; where something of it may have expired since, one that does not last."""
+        expiry = tenant.delivery.next_expiry
+        if expiry is None or self._latest_now() < expiry:
+            return tenant.position
+        return replace(tenant.position, zedtoken=None, serial=0)
+
+    def _latest_now(self) -> datetime:
+        """The database's clock is no further: it was read after the last pulse was asked for."""
+        assert self._pulse is not None
+        return self._pulse.now + timedelta(seconds=boot_seconds() - self._pulse_at)
+
+    def _note_tenant(self, tenant_id: TenantId, status: TenantStatus, delivery: Delivery, pulse: Pulse) -> _Tenant:
         """Of several loads at once the first counts: the same state of affairs keeps its serial."""
         first = self._tenants.get(tenant_id)
         if first is not None and first.position.status is status and first.delivery.stamp >= delivery.stamp:
-            return first.position
-        position = _position(status, delivery, pulse, next(self._serials))
-        _remember(self._tenants, tenant_id, _Tenant(delivery, position), MAX_TENANTS)
-        return position
+            return first
+        tenant = _Tenant(delivery, _position(status, delivery, pulse, next(self._serials)))
+        _remember(self._tenants, tenant_id, tenant, MAX_TENANTS)
+        return tenant
 
     def _move(self, tenant_id: TenantId, delivery: Delivery) -> None:
         known = self._tenants.get(tenant_id)

@@ -21,9 +21,9 @@ RETRY_SECONDS = 1.0
 class Position:
     """A tenant's standing.  `status` is None where there is no such tenant.
 
-    `zedtoken` is None where no revision is known to be fresh enough: nothing was written yet, or the schema was
-    applied since.  `serial` names this state of affairs: as long as it stays, so does every answer; it grows, and is 0
-    where nobody will say when it moves.
+    `zedtoken` is None where no revision is known to be fresh enough: nothing was written yet, the schema was applied
+    since, or something expired.  `serial` names this state of affairs: as long as it stays, so does every answer; it
+    grows, and is 0 where no answer lasts.
     """
 
     status: TenantStatus | None

@@ -23,6 +23,7 @@ from pemba.errors import ConfigError, FieldViolation
 from pemba.v1.memberships_pb2_grpc import MembershipServiceStub
 from pemba.v1.operations_pb2_grpc import OperationsServiceStub
 from pemba.v1.permissions_pb2_grpc import PermissionServiceStub
+from pemba.v1.shares_pb2_grpc import ShareServiceStub
 from pemba.v1.tenants_pb2_grpc import TenantServiceStub
 from pemba.v1.users_pb2_grpc import UserServiceStub
 from pemba.v1.workspaces_pb2_grpc import WorkspaceServiceStub
@@ -82,6 +83,10 @@ class Connection:
     @cached_property
     def memberships(self) -> MembershipServiceStub:
         return MembershipServiceStub(self._channel)
+
+    @cached_property
+    def shares(self) -> ShareServiceStub:
+        return ShareServiceStub(self._channel)
 
     @cached_property
     def users(self) -> UserServiceStub:

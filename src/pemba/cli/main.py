@@ -21,6 +21,7 @@ from pemba.cli import (
     process,
     reconcile,
     schema,
+    share,
     tenant,
     user,
     workspace,
@@ -40,6 +41,7 @@ CONTENTS = (
     "tenant",
     "workspace",
     "member",
+    "share",
     "user",
     "check",
     "lookup",
@@ -76,6 +78,7 @@ app.add_typer(schema.app, rich_help_panel=SET_UP)
 app.add_typer(tenant.app, rich_help_panel=RECORDS)
 app.add_typer(workspace.app, rich_help_panel=RECORDS)
 app.add_typer(member.app, rich_help_panel=RECORDS)
+app.add_typer(share.app, rich_help_panel=RECORDS)
 app.add_typer(user.app, rich_help_panel=RECORDS)
 app.command("check", rich_help_panel=ASK)(with_call_options(check.check))
 app.add_typer(lookup.app, rich_help_panel=ASK)

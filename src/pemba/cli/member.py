@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -37,7 +37,7 @@ def set_(
     from pemba.cli import refs
     from pemba.v1 import memberships_pb2
 
-    number = _role(role)
+    number = role_number(role, ROLES)
     tenant_id = refs.tenant_id(pemba, tenant)
     request = memberships_pb2.SetRoleRequest(
         tenant_id=tenant_id,
@@ -128,7 +128,8 @@ def effective(
         permission=permission,
     )
     answer = pemba.list(pemba.memberships.ListEffectiveMembers, request, "effective_members", limit)
-    objects = [grant.object for member in answer.effective_members for grant in member.through]
+    grants = [grant for member in answer.effective_members for grant in member.through]
+    objects = [ref for grant in grants for ref in (grant.object, grant.with_workspace)]
     names = refs.readable(pemba, tenant_id, objects) if pemba.output is Output.TABLE else {}
     rows = [_effective_row(member, names) for member in answer.effective_members]
     show(pemba.output, answer, rows, ("SUBJECT", "PERMISSION", "THROUGH"))
@@ -157,11 +158,12 @@ def transfer(
     show(pemba.output, answer, [_row(membership) for membership in answer.memberships])
 
 
-def _role(text: str) -> types_pb2.Role.ValueType:
+def role_number(text: str, roles: Sequence[str]) -> types_pb2.Role.ValueType:
+    """One of these roles, of which `editor` is member.  Raises BadParameter."""
     from pemba.v1 import types_pb2
 
-    if text not in ROLES:
-        raise typer.BadParameter(f"ROLE takes {', '.join(ROLES)}; not {text!r}")
+    if text not in roles:
+        raise typer.BadParameter(f"ROLE takes {', '.join(roles)}; not {text!r}")
     return types_pb2.Role.Value(f"ROLE_{'MEMBER' if text == 'editor' else text.upper()}")
 
 
@@ -169,7 +171,11 @@ def _effective_row(member: memberships_pb2.EffectiveMember, objects: Mapping[str
     from pemba.v1 import types_pb2
 
     names = {role: types_pb2.Role.Name(role).removeprefix("ROLE_").lower() for role in types_pb2.Role.values()}
-    through = [f"{names[grant.role]} of {objects.get(grant.object.id, '')}" for grant in member.through]
+    through = [
+        f"{names[grant.role]} of {objects.get(grant.object.id, '')}"
+        + (f" by its share with {objects.get(grant.with_workspace.id, '')}" if grant.share_id else "")
+        for grant in member.through
+    ]
     relation = f"#{member.subject.relation}" if member.subject.relation else ""
     subject = f"{member.subject.type}:{member.subject.id}{relation}"
     return {"SUBJECT": subject, "PERMISSION": member.permission, "THROUGH": ", ".join(through)}

@@ -87,6 +87,9 @@ nothing; after it, a takeover reads the parked operations with the rows and send
 later row on a parked tuple has the last word of its batch, and is tried by itself.  Parked operations are repaired by
 ordinary rows once under each schema that follows (`relay.parked_retries`), and when an operator says so.
 
-Beside delivery, every relay carries out what changes of users' statuses left to do (relay/maintenance.py), and repairs
-what is parked: mutations in PostgreSQL, which any number of relays may try, and which reach SpiceDB as all others do.
+Beside delivery, every relay carries out what changes of users' statuses left to do (relay/maintenance.py), withdraws
+the shares that are due (relay/expiry.py), and repairs what is parked: mutations in PostgreSQL, which any number of
+relays may try, and which reach SpiceDB as all others do.  Of each tenant the relay records when the first of its tuples
+expires, as the last delivered row says (`next_expiry`): past that servers keep nothing and ask fully consistent, until
+a later row is delivered.
 """

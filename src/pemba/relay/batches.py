@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from pemba.model import Effect, ObjectRef, Operation, Seq, SubjectRef, TenantId, Tuple, TupleOperation
+from pemba.model import Effect, Operation, Seq, TenantId, Tuple, TupleOperation
 from pemba.storage.outbox import MAX_ROW_BYTES, MAX_ROW_OPERATIONS, OutboxRow
 from pemba.storage.parked import Refusal
 
@@ -31,8 +31,8 @@ class Batch:
 
     def rows_of(self, operations: Iterable[TupleOperation]) -> dict[TupleOperation, Seq]:
         """Of each the number of the row that has the last word on its tuple."""
-        last = {_name(o): row.seq for row in self.rows for o in row.operations}
-        return {operation: last[_name(operation)] for operation in operations}
+        last = {o.tuple.plain: row.seq for row in self.rows for o in row.operations}
+        return {operation: last[operation.tuple.plain] for operation in operations}
 
     def without(self, refusals: Collection[Refusal]) -> Batch:
         """The same batch less what is refused: of each, the very operation of the very row, or else it stands."""
@@ -42,15 +42,15 @@ class Batch:
         found = {r.operation: r for r in refusals if rows.get(r.operation) == r.seq}
         operations = [o for o in self.operations if o not in found]
         in_place = [
-            TupleOperation(Operation.DELETE, Tuple(*_name(o))) for o, r in found.items() if r.effect is Effect.WITHDRAWN
+            TupleOperation(Operation.DELETE, o.tuple.plain) for o, r in found.items() if r.effect is Effect.WITHDRAWN
         ]
         return replace(self, operations=(*operations, *in_place), refusals=(*self.refusals, *found.values()))
 
     @property
     def ended(self) -> list[Tuple]:
-        """The tuples that are what they should be once this is delivered."""
-        parked = {r.operation.tuple for r in self.refusals if r.effect is not Effect.NONE}
-        return list({o.tuple for row in self.rows for o in row.operations} - parked)
+        """The tuples, whatever their conditions, that are what they should be once this is delivered."""
+        parked = {r.operation.tuple.plain for r in self.refusals if r.effect is not Effect.NONE}
+        return list({o.tuple.plain for row in self.rows for o in row.operations} - parked)
 
     @property
     def store_epoch(self) -> uuid.UUID | None:
@@ -63,11 +63,6 @@ class Batch:
         return sum(len(str(o.tuple)) + 64 for o in self.operations)
 
 
-def _name(operation: TupleOperation) -> tuple[ObjectRef, str, SubjectRef]:
-    """Of its tuple, whatever the conditions of that."""
-    return operation.tuple.resource, operation.tuple.relation, operation.tuple.subject
-
-
 def batch(tenant_id: TenantId, rows: Sequence[OutboxRow], *, has_parked: bool = False) -> Batch:
     """Rows of one tenant, contiguous and within the bounds, as one batch: the last operation on a tuple wins.
 
@@ -76,7 +71,7 @@ def batch(tenant_id: TenantId, rows: Sequence[OutboxRow], *, has_parked: bool = 
     last: dict[object, TupleOperation] = {}
     for row in rows:
         for operation in row.operations:
-            last[operation.tuple] = operation
+            last[operation.tuple.plain] = operation
     return Batch(tenant_id, rows[-1].seq, tuple(last.values()), tuple(rows), has_parked)
 
 

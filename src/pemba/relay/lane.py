@@ -191,7 +191,14 @@ class Lane:
         operations = [operation for b in request for operation in b.operations]
         zedtoken = await self._write(request, operations) if operations else None
         positions = [
-            Delivered(b.tenant_id, b.last_seq, zedtoken if b.operations else None, b.store_epoch) for b in request
+            Delivered(
+                b.tenant_id,
+                b.last_seq,
+                zedtoken if b.operations else None,
+                b.store_epoch,
+                b.rows[-1].next_expiry,
+            )
+            for b in request
         ]
         ended = [(b.tenant_id, each) for b in request if b.has_parked for each in b.ended]
         async with self._database.begin_relay() as tx:

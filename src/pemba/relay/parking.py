@@ -83,7 +83,7 @@ class Parking:
             return Effect.RESTRICTS if await self._is_stored(stored) else Effect.NONE
         if subtracts and await left_out.has_relation(self._spicedb, stored, self._timeout):
             return Effect.RESTRICTS
-        plain = Tuple(stored.resource, stored.relation, stored.subject)
+        plain = stored.plain
         if stored == plain:
             return Effect.GRANTS_LESS
         if await self._probe.refusal([TupleOperation(Operation.DELETE, plain)]) is None:

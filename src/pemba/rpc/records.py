@@ -7,9 +7,20 @@ from datetime import datetime
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from pemba.errors import Reason
-from pemba.model import Membership, Role, Tenant, TenantStatus, User, UserStatus, Workspace, WorkspaceKind
+from pemba.model import (
+    Membership,
+    ObjectRef,
+    Role,
+    Share,
+    Tenant,
+    TenantStatus,
+    User,
+    UserStatus,
+    Workspace,
+    WorkspaceKind,
+)
 from pemba.service.effective_members import EffectiveMember
-from pemba.v1 import memberships_pb2, tenants_pb2, types_pb2, users_pb2, workspaces_pb2
+from pemba.v1 import memberships_pb2, shares_pb2, tenants_pb2, types_pb2, users_pb2, workspaces_pb2
 from pemba.v1.errors_pb2 import ErrorReason
 
 _STATUSES = {
@@ -104,11 +115,32 @@ def effective_member(member: EffectiveMember) -> memberships_pb2.EffectiveMember
         permission=member.permission,
         through=[
             memberships_pb2.Grant(
-                object=types_pb2.ObjectRef(type=grant.object.type, id=grant.object.id), role=_ROLES[grant.role]
+                object=_object(grant.object),
+                role=_ROLES[grant.role],
+                share_id=grant.share_id or "",
+                with_workspace=_object(grant.with_workspace) if grant.with_workspace else None,
             )
             for grant in member.through
         ],
     )
+
+
+def share(record: Share) -> shares_pb2.Share:
+    return shares_pb2.Share(
+        id=record.id,
+        tenant_id=record.tenant_id,
+        workspace=types_pb2.ObjectRef(type="workspace", id=record.workspace_id),
+        with_workspace=types_pb2.ObjectRef(type="workspace", id=record.with_workspace_id),
+        role=_ROLES[record.role],
+        expire_time=None if record.expire_time is None else timestamp(record.expire_time),
+        created_by=record.created_by or "",
+        create_time=timestamp(record.create_time),
+        etag=record.etag,
+    )
+
+
+def _object(ref: ObjectRef) -> types_pb2.ObjectRef:
+    return types_pb2.ObjectRef(type=ref.type, id=ref.id)
 
 
 def timestamp(time: datetime) -> Timestamp:

@@ -17,21 +17,32 @@ from pemba.rpc.memberships import Memberships
 from pemba.rpc.method import Gate, Readiness, method_handler
 from pemba.rpc.operations import Operations
 from pemba.rpc.permissions import Permissions
+from pemba.rpc.shares import Shares
 from pemba.rpc.tenants import Tenants
 from pemba.rpc.users import Users
 from pemba.rpc.workspaces import Workspaces
 from pemba.service.memberships import MembershipService
 from pemba.service.operations import OperationsService
+from pemba.service.shares import ShareService
 from pemba.service.tenants import TenantService
 from pemba.service.users import UserService
 from pemba.service.workspaces import WorkspaceService
-from pemba.v1 import memberships_pb2, operations_pb2, permissions_pb2, tenants_pb2, users_pb2, workspaces_pb2
+from pemba.v1 import (
+    memberships_pb2,
+    operations_pb2,
+    permissions_pb2,
+    shares_pb2,
+    tenants_pb2,
+    users_pb2,
+    workspaces_pb2,
+)
 
 SERVICES: tuple[ServiceDescriptor, ...] = (
     permissions_pb2.DESCRIPTOR.services_by_name["PermissionService"],
     tenants_pb2.DESCRIPTOR.services_by_name["TenantService"],
     workspaces_pb2.DESCRIPTOR.services_by_name["WorkspaceService"],
     memberships_pb2.DESCRIPTOR.services_by_name["MembershipService"],
+    shares_pb2.DESCRIPTOR.services_by_name["ShareService"],
     users_pb2.DESCRIPTOR.services_by_name["UserService"],
     operations_pb2.DESCRIPTOR.services_by_name["OperationsService"],
 )
@@ -45,6 +56,7 @@ class Services:
     tenants: TenantService
     workspaces: WorkspaceService
     memberships: MembershipService
+    shares: ShareService
     users: UserService
     operations: OperationsService
 
@@ -121,6 +133,7 @@ def build_server(
         Tenants(services.tenants),
         Workspaces(services.workspaces),
         Memberships(services.memberships),
+        Shares(services.shares),
         Users(services.users),
         Operations(services.operations),
     )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Collection, Sequence
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
 
@@ -15,11 +15,13 @@ from pemba.model import (
     MAX_NAME_CHARACTERS,
     PERMISSIONS,
     RESERVED_SLUGS,
+    SHARE_ROLES,
     SLUG_RULE,
     TENANT_ROLES,
     WORKSPACE_ROLES,
     ObjectRef,
     Role,
+    ShareId,
     SubjectRef,
     TenantId,
     UserId,
@@ -90,6 +92,27 @@ class Fields:
             self.wrong(field, "takes a workspace id, `ws_...`" if value else "is required: a workspace id, `ws_...`")
         return WorkspaceId(value)
 
+    def share_id(self, field: str, value: str) -> ShareId:
+        if not is_typeid("shr", value):
+            self.wrong(field, "takes a share id, `shr_...`" if value else "is required: a share id, `shr_...`")
+        return ShareId(value)
+
+    def workspace(self, field: str, ref: types_pb2.ObjectRef) -> WorkspaceId:
+        """The id of an object that has to be a workspace."""
+        if ref.type != "workspace":
+            self.wrong(f"{field}.type", "takes `workspace`")
+        elif not is_typeid("ws", ref.id):
+            self.wrong(f"{field}.id", "takes a workspace id, `ws_...`")
+        return WorkspaceId(ref.id)
+
+    def time(self, field: str, value: Timestamp) -> datetime:
+        """A moment of the years 1 to 9999, in UTC."""
+        try:
+            return value.ToDatetime(UTC)
+        except (ValueError, OverflowError):
+            self.wrong(field, "takes a time of the years 1 to 9999")
+            return datetime.max.replace(tzinfo=UTC)
+
     def user_id(self, field: str, value: str) -> UserId:
         if not is_user_id(value):
             self.wrong(field, "takes a user id: 1 to 256 bytes, printable, no blank at either end")
@@ -143,13 +166,6 @@ class Fields:
         if not paths:
             return {field for field in fields if request.HasField(field)}  # type: ignore[arg-type]  # each has its own literals
         return set(fields) if "*" in paths else paths & set(fields)
-
-    def time(self, field: str, value: Timestamp) -> datetime.datetime:
-        try:
-            return value.ToDatetime(datetime.UTC)
-        except (ValueError, OverflowError):
-            self.wrong(field, "takes a time of the years 1 to 9999")
-            return datetime.datetime.now(datetime.UTC)
 
     def page_size(self, value: int) -> int:
         """1 to 1,000: none is 100, more is 1,000 (AIP-158)."""
@@ -223,6 +239,14 @@ class Fields:
         if role is None or role not in allowed:
             names = ", ".join(f"ROLE_{role.name}" for role in allowed)
             self.wrong(field, f"takes a role that a {object_type} has: {names}" if role else f"takes one of {names}")
+        return role or Role.VIEWER
+
+    def share_role(self, field: str, value: int) -> Role:
+        """A role that a share can give."""
+        role = ROLES.get(value)
+        if role not in SHARE_ROLES:
+            names = ", ".join(f"ROLE_{role.name}" for role in SHARE_ROLES)
+            self.wrong(field, f"takes one of {names}: a share makes no owners" if role else f"takes one of {names}")
         return role or Role.VIEWER
 
 

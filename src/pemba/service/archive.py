@@ -10,7 +10,7 @@ from pemba import projection
 from pemba.errors import PreconditionFailed, Reason
 from pemba.model import Seq, Tuple, Workspace, WorkspaceId
 from pemba.service.mutation import Draft
-from pemba.storage import memberships, workspaces
+from pemba.storage import memberships, shares, workspaces
 from pemba.storage.database import TenantTransaction
 from pemba.storage.outbox import MAX_CHANGE_OPERATIONS
 
@@ -45,15 +45,19 @@ async def restore(tx: TenantTransaction, workspace: Workspace, seq: Seq) -> Draf
 
 
 async def tuples_of(tx: TenantTransaction, of: Sequence[Workspace], *, whatever_the_users: bool) -> set[Tuple]:
-    """Every tuple of these workspaces and of the roles on them.
+    """Every tuple of these workspaces, of the roles on them, and of the shares that name them on either side.
 
     `whatever_the_users`: also of users who are not active.  What is taken out must be all that may be in: the tuples
     of a user who was suspended a moment ago may still stand, and nobody would look for them once the records are gone.
     """
     tuples = {t for workspace in of for t in projection.workspace_tuples(workspace)}
-    held = await memberships.of_workspaces(tx, [w.id for w in of], MAX_CHANGE_OPERATIONS + 1)
-    if len(held) > MAX_CHANGE_OPERATIONS:
+    ids = [w.id for w in of]
+    held = await memberships.of_workspaces(tx, ids, MAX_CHANGE_OPERATIONS + 1)
+    shared = await shares.of_workspaces(tx, ids, MAX_CHANGE_OPERATIONS + 1)
+    if len(held) + len(shared) > MAX_CHANGE_OPERATIONS:
         raise _too_large()
+    for share, either_is_archived in shared:
+        tuples |= projection.share_tuples(share, either_is_archived=either_is_archived)
     archived = {w.id for w in of if w.archive_time is not None}
     for membership, projects in held:
         tuples |= projection.membership_tuples(

@@ -4,7 +4,11 @@ Store and records are read at different moments, and a change may be on its way.
 in this order: how far its tenant is delivered, what the records say of it, whether it is stored (fully consistent),
 and last whether any row of the stream after that position names it.  Where none does, nothing can have changed it in
 between, neither in the records nor in the store, and a difference is drift whatever else the tenant is busy with.
-(A change of a user's status comes before its rows: while its job is under way, that user's tuples are on their way.)
+(A change of a user's status comes before its rows: while its job is under way, that user's tuples are on their way.
+And a tuple that has expired is not stored any more, whether its record is withdrawn already or not: the same.)
+
+A tuple with another expiration than its record's is one that is missing, and not another one too much: to put the
+right one there takes the wrong one's place.
 """
 
 from __future__ import annotations
@@ -82,7 +86,10 @@ async def look(database: Database, store: Store, candidates: Sequence[Tuple]) ->
         before = await streams.positions(tx, tenants)
         expected = await wanted.among(tx, candidates)
     held = await store.holding(candidates)
-    differing = [t for t in candidates if (t in held) != (t in expected)]
+    stood_for = {t.plain for t in expected}
+    differing = [
+        t for t in candidates if (t in held) != (t in expected) and (t in expected or t.plain not in stood_for)
+    ]
     async with database.begin(_WHY) as tx:
         moving = await _on_their_way(tx, before, differing)
     drifts = [Drift(_kind(t in held, owners[t]), t, owners[t]) for t in differing if t not in moving]
@@ -139,10 +146,18 @@ async def _on_their_way(
     since = {
         id_: before[id_][1] for id_ in owners.values() if id_ is not None and id_ in before and id_ not in far_behind
     }
-    named = await streams.changed_since(tx, since, [str(t) for t in differing]) if since else set()
+    named = await streams.changed_since(tx, since, [str(t.plain) for t in differing]) if since else set()
+    now = await streams.now(tx)
     users = {t: _user(t) for t in differing}
     with_jobs = await streams.users_with_jobs(tx, {user for user in users.values() if user is not None})
-    return {t for t in differing if owners[t] in far_behind or str(t) in named or users[t] in with_jobs}
+    return {
+        t
+        for t in differing
+        if owners[t] in far_behind
+        or str(t.plain) in named
+        or users[t] in with_jobs
+        or (t.expiration is not None and t.expiration <= now)
+    }
 
 
 def _user(stored: Tuple) -> UserId | None:

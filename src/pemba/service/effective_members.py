@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pemba.model import ROLE_PERMISSION, ObjectRef, Permission, Role, SubjectRef, WorkspaceId
+from pemba.model import ROLE_PERMISSION, ObjectRef, Permission, Role, ShareId, SubjectRef, WorkspaceId
 from pemba.service.workspace_search import roles_that_give
 from pemba.storage import effective_members
 from pemba.storage.database import TenantTransaction
@@ -15,10 +15,15 @@ _TENANT_PERMISSION = {Role.MEMBER: Permission.VIEW, Role.ADMIN: Permission.ADMIN
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """A role on the object, on a workspace above it, or on the tenant."""
+    """A role on the object, on a workspace above it, or on the tenant.
+
+    By a share: which, and the workspace of whose roster the subject is.
+    """
 
     object: ObjectRef
     role: Role
+    share_id: ShareId | None = None
+    with_workspace: ObjectRef | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +53,26 @@ def _tenant_roles_that_give(permission: Permission) -> tuple[Role, ...]:
 
 
 def _member(
-    tx: TenantTransaction, workspace_id: WorkspaceId | None, subject: SubjectRef, grants: effective_members.Grants
+    tx: TenantTransaction,
+    workspace_id: WorkspaceId | None,
+    subject: SubjectRef,
+    grants: Sequence[effective_members.Grant],
 ) -> EffectiveMember:
-    given = [_permission(workspace_id, where, role) for where, role in grants]
-    tenant = ObjectRef("tenant", tx.tenant_id)
-    through = tuple(Grant(ObjectRef("workspace", where) if where else tenant, role) for where, role in grants)
+    given = [_permission(workspace_id, grant.workspace_id, grant.role) for grant in grants]
+    through = tuple(
+        Grant(
+            _workspace(grant.workspace_id) or ObjectRef("tenant", tx.tenant_id),
+            grant.role,
+            grant.share_id,
+            _workspace(grant.with_workspace_id),
+        )
+        for grant in grants
+    )
     return EffectiveMember(subject, max(given, key=lambda permission: permission.rank), through)
+
+
+def _workspace(id_: WorkspaceId | None) -> ObjectRef | None:
+    return ObjectRef("workspace", id_) if id_ else None
 
 
 def _permission(workspace_id: WorkspaceId | None, where: WorkspaceId | None, role: Role) -> Permission:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typeid import TypeID
 
-from pemba.model import TenantId, WorkspaceId
+from pemba.model import ShareId, TenantId, WorkspaceId
 
 
 def new_tenant_id() -> TenantId:
@@ -13,3 +13,7 @@ def new_tenant_id() -> TenantId:
 
 def new_workspace_id() -> WorkspaceId:
     return WorkspaceId(str(TypeID(prefix="ws")))
+
+
+def new_share_id() -> ShareId:
+    return ShareId(str(TypeID(prefix="shr")))

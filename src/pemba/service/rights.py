@@ -27,6 +27,7 @@ class Action(Enum):
     ARCHIVE = Permission.OWN, "archive or unarchive it"
     DELETE = Permission.OWN, "delete it"
     MOVE = Permission.OWN, "move it"
+    SHARE = Permission.OWN, "share it"
 
     @property
     def permission(self) -> Permission:
@@ -55,6 +56,7 @@ async def require_on_workspace(
         Action.UPDATE,
         Action.SET_ROLES,
         Action.MAKE_OWNERS,
+        Action.SHARE,
     ):
         await _require_tenant_admin(tx, caller.acting_user, f"the root workspace: to {action.words}")
         return
@@ -65,6 +67,11 @@ async def require_on_workspace(
             f"it takes {needed} on the workspace to {action.words}",
             {"permission": needed, "held": held},
         )
+
+
+async def sees(tx: TenantTransaction, caller: Caller, workspace_id: WorkspaceId) -> bool:
+    """Whether the caller may see the workspace, archived or not, where there is one."""
+    return caller.acting_user is None or await authority.on_workspace(tx, caller.acting_user, workspace_id) is not None
 
 
 async def visible(

@@ -9,7 +9,7 @@ from pemba import projection
 from pemba.model import SubjectRef, SystemScope, TenantId, Tuple, Workspace, WorkspaceId, is_typeid
 from pemba.storage import tuple_sources
 from pemba.storage.database import Database, SystemTransaction, Transaction
-from pemba.storage.tuple_sources import PAGE, MembershipName, ProjectedRole
+from pemba.storage.tuple_sources import PAGE, MembershipName, ProjectedRole, ProjectedShare, ShareName
 
 R = TypeVar("R")
 Read = Callable[[SystemTransaction, TenantId | None, R | None], Awaitable[list[R]]]
@@ -26,12 +26,18 @@ async def pages(database: Database, tenant_id: TenantId | None) -> AsyncGenerato
         yield of_roles(on_tenants)
     async for on_workspaces in _records(database, tenant_id, tuple_sources.on_workspaces_after):
         yield of_roles(on_workspaces)
+    async for shared in _records(database, tenant_id, tuple_sources.shares_after):
+        yield of_shares(shared)
 
 
 async def among(tx: Transaction, tuples: Sequence[Tuple]) -> set[Tuple]:
-    """Those of these tuples that the records stand for: what each could come from is read by its key and projected."""
+    """These tuples as the records have them, those that they stand for at all; an expiration may be another.
+
+    What each could come from is read by its key and projected.
+    """
     workspaces: set[tuple[TenantId, WorkspaceId]] = set()
     memberships: set[MembershipName] = set()
+    shares: set[ShareName] = set()
     for stored in tuples:
         tenant_id = projection.owner_of(stored)
         if tenant_id is None:
@@ -40,12 +46,17 @@ async def among(tx: Transaction, tuples: Sequence[Tuple]) -> set[Tuple]:
         subject = projection.for_callers(tenant_id, stored.subject)
         if resource.type == "workspace" and is_typeid("ws", resource.id):
             workspaces.add((tenant_id, WorkspaceId(resource.id)))
-            memberships.add((tenant_id, WorkspaceId(resource.id), subject))
+            if subject.type == "workspace":
+                shares.add((tenant_id, WorkspaceId(resource.id), WorkspaceId(subject.id)))
+            else:
+                memberships.add((tenant_id, WorkspaceId(resource.id), subject))
         elif resource == SubjectRef("tenant", tenant_id):
             memberships.add((tenant_id, None, subject))
     found = of_workspaces(await tuple_sources.workspaces_named(tx, list(workspaces)))
     found |= of_roles(await tuple_sources.memberships_named(tx, list(memberships)))
-    return found & set(tuples)
+    found |= of_shares(await tuple_sources.shares_named(tx, list(shares)))
+    named = {t.plain for t in tuples}
+    return {t for t in found if t.plain in named}
 
 
 def of_workspaces(workspaces: Iterable[Workspace]) -> set[Tuple]:
@@ -59,6 +70,12 @@ def of_roles(roles: Iterable[ProjectedRole]) -> set[Tuple]:
         for t in projection.membership_tuples(
             role.membership, subject_is_active=role.subject_is_active, object_is_archived=role.object_is_archived
         )
+    }
+
+
+def of_shares(shares: Iterable[ProjectedShare]) -> set[Tuple]:
+    return {
+        t for each in shares for t in projection.share_tuples(each.share, either_is_archived=each.either_is_archived)
     }
 
 

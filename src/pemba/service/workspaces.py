@@ -23,7 +23,7 @@ from pemba.service.results import Changed, Found, Page
 from pemba.service.rights import Action, require_on_workspace, usable, visible
 from pemba.service.workspace_creation import create_below, require_depth
 from pemba.service.workspace_search import EVERYTHING, Search, denied_at_once, find, require_may_list
-from pemba.storage import memberships, outbox, workspaces
+from pemba.storage import memberships, outbox, shares, workspaces
 from pemba.storage.database import TenantTransaction
 
 
@@ -211,7 +211,7 @@ class WorkspaceService:
     async def delete_workspace(
         self, caller: Caller, tenant_id: TenantId, workspace_id: WorkspaceId, *, options: MutationOptions
     ) -> Changed[Workspace]:
-        """Delete a workspace without children, and every role on it.  The record as it was.
+        """Delete a workspace without children, every role on it and every share of it or with it.  As it was.
 
         Raises PreconditionFailed (ROOTWORKSPACE, HAS_CHILDREN).
         """
@@ -224,6 +224,7 @@ class WorkspaceService:
                 raise PreconditionFailed(Reason.HAS_CHILDREN, "the workspace has children; move or delete them first")
             old = await archive.tuples_of(tx, [before], whatever_the_users=True)
             await memberships.delete_of_workspace(tx, workspace_id)
+            await shares.delete_of_workspace(tx, workspace_id)
             await workspaces.delete(tx, workspace_id)
             return workspace_draft(before, before, old, ())
 

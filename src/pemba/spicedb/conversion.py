@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any, cast
 
 import grpc
@@ -91,13 +92,14 @@ _CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.Statu
 
 
 def to_update(operation: TupleOperation) -> RelationshipUpdate:
+    """A DELETE is of the tuple, whatever its expiration."""
     stored = operation.tuple
-    return RelationshipUpdate(
-        operation=_OPERATIONS[operation.operation],
-        relationship=Relationship(
-            resource=to_object(stored.resource), relation=stored.relation, subject=to_subject(stored.subject)
-        ),
+    relationship = Relationship(
+        resource=to_object(stored.resource), relation=stored.relation, subject=to_subject(stored.subject)
     )
+    if stored.expiration is not None and operation.operation is Operation.TOUCH:
+        relationship.optional_expires_at.FromDatetime(stored.expiration)
+    return RelationshipUpdate(operation=_OPERATIONS[operation.operation], relationship=relationship)
 
 
 def to_precondition(stored: Tuple) -> Precondition:
@@ -134,4 +136,11 @@ def from_relationship(found: Any) -> Tuple:
         ObjectRef(found.resource.object_type, found.resource.object_id),
         found.relation,
         SubjectRef(subject.object.object_type, subject.object.object_id, subject.optional_relation),
+        _expiration(found),
     )
+
+
+def _expiration(found: Any) -> datetime | None:
+    if not found.HasField("optional_expires_at"):
+        return None
+    return cast("datetime", found.optional_expires_at.ToDatetime(UTC))

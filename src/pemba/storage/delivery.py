@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pemba.model import Seq, TenantId
 from pemba.storage.database import RelayTransaction
 from pemba.storage.leases import Lease, LeaseLost
-from pemba.storage.outbox import MAX_ROW_BYTES, MAX_ROW_OPERATIONS, OutboxRow, from_json
+from pemba.storage.outbox import MAX_ROW_BYTES, MAX_ROW_OPERATIONS, NextExpiry, OutboxRow, from_json
 from pemba.storage.statement import Statement
 
 MAX_ROWS_OF_A_BATCH = 500
@@ -36,14 +36,15 @@ _DUE = Statement(
 # The longest contiguous prefix within a row's own bounds; the first row always counts.
 _PREFIX = Statement(
     """
-    SELECT due.tenant_id, prefix.seq, prefix.ops, prefix.trace, prefix.store_epoch,
+    SELECT due.tenant_id, prefix.seq, prefix.ops, prefix.trace, prefix.store_epoch, prefix.next_expiry,
         extract(epoch FROM now() - prefix.create_time) AS age_seconds
     FROM unnest(CAST(:tenant_ids AS text[]), CAST(:delivered AS bigint[])) AS due (tenant_id, delivered_seq)
     CROSS JOIN LATERAL (
-        SELECT seq, ops, trace, create_time, store_epoch,
+        SELECT seq, ops, trace, create_time, store_epoch, next_expiry,
             sum(op_count) OVER w AS operations, sum(op_bytes) OVER w AS bytes, count(*) OVER w AS rows
         FROM (
-            SELECT seq, ops, op_count, op_bytes, trace, create_time, store_epoch FROM outbox o
+            SELECT seq, ops, op_count, op_bytes, trace, create_time, store_epoch, next_expiry
+            FROM outbox o
             WHERE o.tenant_id = due.tenant_id AND o.seq > due.delivered_seq ORDER BY o.seq LIMIT :max_rows
         ) next WINDOW w AS (ORDER BY seq)
     ) prefix
@@ -62,13 +63,14 @@ _COUNT = Statement(
 _RECORD = Statement(
     """
     INSERT INTO tenant_delivery
-        (tenant_id, shard, delivered_seq, zedtoken, stamp, schema_number, store_epoch)
+        (tenant_id, shard, delivered_seq, zedtoken, stamp, schema_number, store_epoch, next_expiry)
     SELECT given.tenant_id, CAST(:shard AS smallint), given.delivered_seq, given.zedtoken, CAST(:stamp AS bigint),
-        CAST(:schema_number AS bigint), coalesce(given.store_epoch, d.store_epoch, h.store_epoch)
+        CAST(:schema_number AS bigint), coalesce(given.store_epoch, d.store_epoch, h.store_epoch),
+        given.next_expiry
     FROM unnest(
         CAST(:tenant_ids AS text[]), CAST(:delivered AS bigint[]), CAST(:zedtokens AS text[]),
-        CAST(:store_epochs AS uuid[])
-    ) AS given (tenant_id, delivered_seq, zedtoken, store_epoch)
+        CAST(:store_epochs AS uuid[]), CAST(:next_expiries AS timestamptz[])
+    ) AS given (tenant_id, delivered_seq, zedtoken, store_epoch, next_expiry)
     JOIN tenant_head h ON h.tenant_id = given.tenant_id
     LEFT JOIN tenant_delivery d ON d.tenant_id = given.tenant_id
     ON CONFLICT (tenant_id) DO UPDATE SET
@@ -79,6 +81,7 @@ _RECORD = Statement(
         schema_number = CASE WHEN excluded.zedtoken IS NULL
             THEN tenant_delivery.schema_number ELSE excluded.schema_number END,
         stamp = excluded.stamp,
+        next_expiry = excluded.next_expiry,
         update_time = now()
     WHERE tenant_delivery.delivered_seq < excluded.delivered_seq
     """
@@ -122,6 +125,7 @@ class Delivered:
     zedtoken: str | None
     store_epoch: uuid.UUID | None = None
     """From now on the tenant stands in that life of the store; a revision of the last one means nothing in it."""
+    next_expiry: NextExpiry = None
 
 
 async def due_shards(tx: RelayTransaction, shards: Collection[int]) -> dict[int, int]:
@@ -156,6 +160,7 @@ async def prefixes(tx: RelayTransaction, due: Sequence[DueTenant]) -> Mapping[Te
             record["trace"],
             float(record["age_seconds"]),
             record["store_epoch"],
+            record["next_expiry"],
         )
         rows.setdefault(TenantId(record["tenant_id"]), []).append(row)
     return rows
@@ -178,6 +183,7 @@ async def mark_delivered_if_leased(
         delivered=[d.seq for d in delivered],
         zedtokens=[d.zedtoken for d in delivered],
         store_epochs=[d.store_epoch for d in delivered],
+        next_expiries=[d.next_expiry for d in delivered],
     )
     return stamp
 

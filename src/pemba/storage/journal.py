@@ -16,15 +16,20 @@ from pemba.storage.database import SystemTransaction, TenantTransaction, Transac
 from pemba.storage.statement import Statement
 
 # The first audit row holds the records before and after; every one holds the operations of its outbox row.
+# With the last outbox row in force, the tenant's tuples are what the records say, and the first of them to expire is
+# theirs.  With an earlier one, tuples may stand of which no record tells any more: from then on, any moment may be it.
 _APPEND = Statement(
     """
     WITH given AS (
-        SELECT seq, CAST(ops AS jsonb) AS ops, octet_length(ops) AS op_bytes, ordinality = 1 AS first
+        SELECT seq, CAST(ops AS jsonb) AS ops, octet_length(ops) AS op_bytes, ordinality = 1 AS first,
+            ordinality = cardinality(CAST(:seqs AS bigint[])) AS last
         FROM unnest(CAST(:seqs AS bigint[]), CAST(:ops AS text[])) WITH ORDINALITY AS rows (seq, ops, ordinality)
     ), appended AS (
-        INSERT INTO outbox (tenant_id, seq, shard, ops, op_count, op_bytes, trace, store_epoch)
+        INSERT INTO outbox (tenant_id, seq, shard, ops, op_count, op_bytes, trace, store_epoch, next_expiry)
         SELECT CAST(:tenant_id AS text), seq, CAST(:shard AS smallint), ops, jsonb_array_length(ops), op_bytes,
-            CAST(:trace AS jsonb), CAST(:store_epoch AS uuid)
+            CAST(:trace AS jsonb), CAST(:store_epoch AS uuid), CASE WHEN last THEN
+                (SELECT min(expire_time) FROM shares WHERE tenant_id = CAST(:tenant_id AS text))
+            ELSE 'epoch' END
         FROM given
     )
     INSERT INTO audit (tenant_id, seq, principal, acting_user, peer, request_id, method, object, before, after, ops)

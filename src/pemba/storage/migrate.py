@@ -50,9 +50,9 @@ def head() -> str:
 
 
 def is_behind(revision: str | None) -> bool:
-    """Whether this build knows a newer one; not of a revision that it does not know, which is a newer build's."""
+    """Whether this build knows a later one, whatever their numbers; one that it does not know is a newer build's."""
     known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
-    return revision is None or revision in known - {head()}
+    return revision is None or (revision in known and revision != head())
 
 
 def _run(url: str, work: Callable[[Config, sa.Connection], T], seconds: float | None = None) -> T:

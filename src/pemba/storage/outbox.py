@@ -11,6 +11,7 @@ import uuid
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from pemba.errors import PreconditionFailed, Reason
 from pemba.model import SHARDS, Operation, Seq, TenantId, Tuple, TupleOperation
@@ -70,6 +71,10 @@ _SHARDS = Statement(
 )
 
 
+NextExpiry = datetime | None
+"""When, by the database's clock, the first of a tenant's tuples expires; None: none does."""
+
+
 @dataclass(frozen=True, slots=True)
 class OutboxRow:
     """What one number of a tenant's sequence carries; `trace` names the request that it comes from."""
@@ -80,6 +85,8 @@ class OutboxRow:
     age_seconds: float
     store_epoch: uuid.UUID | None = None
     """With this row everything of the tenant is in that life of the store."""
+    next_expiry: NextExpiry = None
+    """Once this is delivered, until a later row is."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ _END = Statement(
     """
     DELETE FROM parked_operation p
     USING unnest(CAST(:tenant_ids AS text[]), CAST(:tuples AS text[])) AS ended (tenant_id, tuple)
-    WHERE p.tenant_id = ended.tenant_id AND p.tuple = ended.tuple
+    WHERE p.tenant_id = ended.tenant_id AND split_part(p.tuple, '[', 1) = ended.tuple
     """
 )
 # The first parking of a tenant may come before anything of it is delivered: then its row begins here.
@@ -153,7 +153,7 @@ async def put(tx: RelayTransaction, refusals: Sequence[Refusal], schema_number: 
 
 
 async def end(tx: RelayTransaction, ended: Sequence[tuple[TenantId, Tuple]]) -> None:
-    """A later operation on each of these tuples is delivered.  `sum_up` follows."""
+    """A later operation on each of these tuples, whatever its conditions, is delivered.  `sum_up` follows."""
     await _END.run(tx, tenant_ids=[tenant_id for tenant_id, _ in ended], tuples=[str(t) for _, t in ended])
 
 

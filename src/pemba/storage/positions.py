@@ -21,13 +21,14 @@ MAX_MOVED = 5000
 """Of more positions that moved at once nobody keeps track."""
 
 _PULSE_COLUMNS = f"""
-    i.database_epoch, i.store_epoch, i.schema_number, pg_postmaster_start_time() AS server_start,
+    i.database_epoch, i.store_epoch, i.schema_number, pg_postmaster_start_time() AS server_start, now() AS now,
     (SELECT head_seq FROM tenant_head WHERE tenant_id = '{GLOBAL_STREAM}') AS statuses_seq,
     (SELECT array_agg(deliveries ORDER BY shard) FROM relay_lease) AS deliveries
 """
 _POSITION_COLUMNS = """
     coalesce(d.delivered_seq, 0) AS delivered_seq, d.zedtoken, d.schema_number AS written_under,
-    coalesce(d.stamp, 0) AS stamp, d.parked_from, d.parked_under, coalesce(d.closed, false) AS closed
+    coalesce(d.stamp, 0) AS stamp, d.next_expiry,
+    d.parked_from, d.parked_under, coalesce(d.closed, false) AS closed
 """
 _PULSE = Statement(f"SELECT {_PULSE_COLUMNS} FROM installation i")
 _LOAD = Statement(
@@ -73,6 +74,8 @@ class Pulse:
     schema_number: int
     statuses_seq: Seq
     deliveries: tuple[int, ...]
+    now: datetime.datetime
+    """By the database's clock, which says when anything expires."""
 
     @property
     def database_epoch(self) -> uuid.UUID:
@@ -86,7 +89,10 @@ class Pulse:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """How far a tenant is delivered: `zedtoken` is of its last write, None before, `written_under` which schema."""
+    """How far a tenant is delivered: `zedtoken` is of its last write, None before, `written_under` which schema.
+
+    `next_expiry` is when the first of its tuples expires; None: none does.
+    """
 
     seq: Seq
     zedtoken: str | None
@@ -99,6 +105,7 @@ class Delivery:
     parked_under: int | None = None
     """The oldest schema under which one of them was refused."""
     closed: bool = False
+    next_expiry: datetime.datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +155,7 @@ async def declare_lost(tx: SystemTransaction, database_epoch: uuid.UUID) -> bool
 
 def _pulse(record: Record) -> Pulse:
     life = (record["database_epoch"], record["store_epoch"], record["server_start"])
-    return Pulse(life, record["schema_number"], Seq(record["statuses_seq"]), tuple(record["deliveries"]))
+    return Pulse(life, record["schema_number"], Seq(record["statuses_seq"]), tuple(record["deliveries"]), record["now"])
 
 
 def _status(record: Record) -> TenantStatus | None:
@@ -165,4 +172,5 @@ def _delivery(record: Record) -> Delivery:
         record["parked_from"],
         record["parked_under"],
         record["closed"],
+        record["next_expiry"],
     )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+from typing import cast
 
 from pemba.model import Seq, TenantId, UserId, WorkspaceId
 from pemba.storage.database import SystemTransaction, TenantTransaction
@@ -18,11 +20,11 @@ _POSITIONS = Statement(
 )
 _CHANGED_SINCE = Statement(
     """
-    SELECT DISTINCT operation ->> 'tuple' AS tuple
+    SELECT DISTINCT split_part(operation ->> 'tuple', '[', 1) AS tuple
     FROM unnest(CAST(:tenant_ids AS text[]), CAST(:seqs AS bigint[])) AS since (tenant_id, seq)
     JOIN outbox o ON o.tenant_id = since.tenant_id AND o.seq > since.seq
     CROSS JOIN LATERAL jsonb_array_elements(o.ops) AS operation
-    WHERE operation ->> 'tuple' = ANY (CAST(:tuples AS text[]))
+    WHERE split_part(operation ->> 'tuple', '[', 1) = ANY (CAST(:tuples AS text[]))
     """
 )
 _LAST_NAMED = Statement(
@@ -33,6 +35,7 @@ _LAST_NAMED = Statement(
     GROUP BY 1
     """
 )
+_NOW = Statement("SELECT now() AS now")
 _WITH_JOBS = Statement("SELECT user_id FROM user_job WHERE user_id = ANY (CAST(:user_ids AS text[]))")
 _SLUGS = Statement("SELECT id, slug FROM tenants WHERE id = ANY (CAST(:ids AS text[]))")
 # From each workspace up: the path is put together on the way, and whole where there is no parent.
@@ -59,7 +62,7 @@ async def positions(tx: SystemTransaction, tenant_ids: Collection[TenantId]) -> 
 
 
 async def changed_since(tx: SystemTransaction, since: Mapping[TenantId, Seq], tuples: Sequence[str]) -> set[str]:
-    """Those of these tuples that a row after that number of their tenant's stream names."""
+    """Those of these tuples (without expirations) that a row after that number of their tenant's stream names."""
     records = await _CHANGED_SINCE.rows(tx, tenant_ids=list(since), seqs=list(since.values()), tuples=list(tuples))
     return {r["tuple"] for r in records}
 
@@ -68,6 +71,11 @@ async def last_named(tx: TenantTransaction, since: Seq, tuples: Sequence[str]) -
     """The last row after that number that names each of these tuples, where one does."""
     records = await _LAST_NAMED.rows(tx, tenant_id=tx.tenant_id, since=since, tuples=list(tuples))
     return {r["tuple"]: Seq(r["seq"]) for r in records}
+
+
+async def now(tx: SystemTransaction) -> datetime:
+    """By the database's clock, when the transaction began."""
+    return cast("datetime", (await _NOW.one(tx))["now"])
 
 
 async def users_with_jobs(tx: SystemTransaction, user_ids: Collection[UserId]) -> set[UserId]:

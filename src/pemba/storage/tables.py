@@ -209,6 +209,43 @@ sa.Index(
     sa.text("(coalesce(workspace_id, ''))"),
 )
 
+shares = sa.Table(
+    "shares",
+    metadata,
+    sa.Column("tenant_id", sa.Text, nullable=False),
+    sa.Column("id", sa.Text, nullable=False),
+    # The workspace on which the roster of the other one gets the role.
+    sa.Column("workspace_id", sa.Text, nullable=False),
+    sa.Column("with_workspace_id", sa.Text, nullable=False),
+    sa.Column("role", sa.Text, nullable=False),
+    _time("expire_time", nullable=True),
+    sa.Column("created_by", sa.Text),
+    sa.Column("changed_seq", sa.BigInteger, nullable=False),
+    _time("create_time"),
+    sa.PrimaryKeyConstraint("tenant_id", "id"),
+    sa.UniqueConstraint("tenant_id", "workspace_id", "with_workspace_id", name="shares_pair_key"),
+    sa.ForeignKeyConstraint(
+        ["tenant_id", "workspace_id"], ["workspaces.tenant_id", "workspaces.id"], ondelete="RESTRICT"
+    ),
+    sa.ForeignKeyConstraint(
+        ["tenant_id", "with_workspace_id"], ["workspaces.tenant_id", "workspaces.id"], ondelete="RESTRICT"
+    ),
+    sa.ForeignKeyConstraint(["created_by"], ["users.id"], ondelete="RESTRICT"),
+    _one_of("role", "role", "viewer", "member", "admin"),
+    sa.CheckConstraint("workspace_id <> with_workspace_id", name="with_itself"),
+    # What a tuple's expiration can say as well.
+    sa.CheckConstraint("expire_time = date_trunc('second', expire_time)", name="whole_seconds"),
+)
+sa.Index("shares_with_workspace_idx", shares.c.tenant_id, shares.c.with_workspace_id)
+# What is due, and each tenant's next.
+sa.Index("shares_expire_time_idx", shares.c.expire_time, postgresql_where=sa.text("expire_time IS NOT NULL"))
+sa.Index(
+    "shares_next_expiry_idx",
+    shares.c.tenant_id,
+    shares.c.expire_time,
+    postgresql_where=sa.text("expire_time IS NOT NULL"),
+)
+
 user_current_workspace = sa.Table(
     "user_current_workspace",
     metadata,
@@ -273,6 +310,8 @@ outbox = sa.Table(
     sa.Column("about", sa.Text),
     # With this row everything of the tenant is in that life of SpiceDB's data.
     sa.Column("store_epoch", UUID(as_uuid=True)),
+    # When, once this row is delivered, the next of the tenant's tuples expires; NULL: none does.
+    _time("next_expiry", nullable=True),
     sa.CheckConstraint("seq > 0", name="seq"),
     sa.CheckConstraint("op_count BETWEEN 0 AND 500 AND op_count = jsonb_array_length(ops)", name="op_count"),
     sa.CheckConstraint("op_bytes BETWEEN 0 AND 2097152", name="op_bytes"),

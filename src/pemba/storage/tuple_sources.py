@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from asyncpg import Record
 
-from pemba.model import Membership, SubjectRef, TenantId, Workspace, WorkspaceId
-from pemba.storage import memberships, workspaces
+from pemba.model import Membership, Share, SubjectRef, TenantId, Workspace, WorkspaceId
+from pemba.storage import memberships, shares, workspaces
 from pemba.storage.database import Transaction
 from pemba.storage.statement import Statement
 
@@ -80,6 +80,26 @@ _MEMBERSHIPS_NAMED = Statement(
     """
 )
 
+_SHARES = Statement(
+    f"""
+    SELECT {shares.COLUMNS_OF_S}, {shares.EITHER_ARCHIVED}
+    FROM (
+        SELECT * FROM shares WHERE (tenant_id, id) > (:after_tenant, :after_id) AND tenant_id <= :last_tenant
+        ORDER BY tenant_id, id LIMIT {PAGE}
+    ) s {shares.WORKSPACES_OF_S}
+    ORDER BY s.tenant_id, s.id
+    """
+)
+_SHARES_NAMED = Statement(
+    f"""
+    SELECT {shares.COLUMNS_OF_S}, {shares.EITHER_ARCHIVED}
+    FROM unnest(
+        CAST(:tenant_ids AS text[]), CAST(:workspace_ids AS text[]), CAST(:with_workspace_ids AS text[])
+    ) AS named (tenant_id, workspace_id, with_workspace_id)
+    JOIN shares s USING (tenant_id, workspace_id, with_workspace_id) {shares.WORKSPACES_OF_S}
+    """
+)
+
 _LAST_TENANT = "zzz"
 """Sorts after every tenant's id, which begins with `ten_`."""
 
@@ -93,7 +113,17 @@ class ProjectedRole:
     object_is_archived: bool
 
 
+@dataclass(frozen=True, slots=True)
+class ProjectedShare:
+    """A share, and what decides whether it stands for a tuple."""
+
+    share: Share
+    either_is_archived: bool
+
+
 MembershipName = tuple[TenantId, WorkspaceId | None, SubjectRef]
+ShareName = tuple[TenantId, WorkspaceId, WorkspaceId]
+"""(tenant, the workspace that is shared, the one it is shared with)"""
 
 
 async def workspaces_after(tx: Transaction, tenant_id: TenantId | None, after: Workspace | None) -> list[Workspace]:
@@ -154,6 +184,34 @@ async def memberships_named(tx: Transaction, names: Sequence[MembershipName]) ->
         ids=[subject.id for _, _, subject in names],
     )
     return [_held(record) for record in records]
+
+
+async def shares_after(
+    tx: Transaction, tenant_id: TenantId | None, after: ProjectedShare | None
+) -> list[ProjectedShare]:
+    """The next page of shares, of one tenant or (None) of all, expired ones too."""
+    records = await _SHARES.rows(
+        tx,
+        after_tenant=after.share.tenant_id if after else tenant_id or "",
+        after_id=after.share.id if after else "",
+        last_tenant=tenant_id or _LAST_TENANT,
+    )
+    return [_shared(record) for record in records]
+
+
+async def shares_named(tx: Transaction, names: Sequence[ShareName]) -> list[ProjectedShare]:
+    """Those of these shares that there are."""
+    records = await _SHARES_NAMED.rows(
+        tx,
+        tenant_ids=[tenant_id for tenant_id, _, _ in names],
+        workspace_ids=[workspace_id for _, workspace_id, _ in names],
+        with_workspace_ids=[with_workspace_id for _, _, with_workspace_id in names],
+    )
+    return [_shared(record) for record in records]
+
+
+def _shared(record: Record) -> ProjectedShare:
+    return ProjectedShare(shares.from_record(record), record["archived"])
 
 
 def _held(record: Record) -> ProjectedRole:

@@ -124,6 +124,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION: the user is deactivated, for good."""
     ERROR_REASON_TOO_MANY_USERS: _ErrorReason.ValueType  # 50
     """FAILED_PRECONDITION: the tenant has as many users as it may have; metadata `limit` says how many."""
+    ERROR_REASON_SHARE_EXISTS: _ErrorReason.ValueType  # 51
+    """ALREADY_EXISTS: the workspace is shared with that one already; metadata `share` names the share.  Revoke it to give
+    another role or expiry.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a request failed, or why a question was answered without being asked.
@@ -235,4 +239,8 @@ ERROR_REASON_USER_DEACTIVATED: ErrorReason.ValueType  # 49
 """FAILED_PRECONDITION: the user is deactivated, for good."""
 ERROR_REASON_TOO_MANY_USERS: ErrorReason.ValueType  # 50
 """FAILED_PRECONDITION: the tenant has as many users as it may have; metadata `limit` says how many."""
+ERROR_REASON_SHARE_EXISTS: ErrorReason.ValueType  # 51
+"""ALREADY_EXISTS: the workspace is shared with that one already; metadata `share` names the share.  Revoke it to give
+another role or expiry.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -571,21 +571,31 @@ class Grant(_message.Message):
 
     OBJECT_FIELD_NUMBER: _builtins.int
     ROLE_FIELD_NUMBER: _builtins.int
+    SHARE_ID_FIELD_NUMBER: _builtins.int
+    WITH_WORKSPACE_FIELD_NUMBER: _builtins.int
     role: _types_pb2.Role.ValueType
     """The role there."""
+    share_id: _builtins.str
+    """The share that gives it; empty: it is the subject's own."""
     @_builtins.property
     def object(self) -> _types_pb2.ObjectRef:
         """Where the role is: the object itself, a workspace above it, or the tenant (whose admins own its workspaces)."""
+
+    @_builtins.property
+    def with_workspace(self) -> _types_pb2.ObjectRef:
+        """The workspace of whose direct members the subject is one, where a share gives the role."""
 
     def __init__(
         self,
         *,
         object: _types_pb2.ObjectRef | None = ...,
         role: _types_pb2.Role.ValueType = ...,
+        share_id: _builtins.str = ...,
+        with_workspace: _types_pb2.ObjectRef | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["object", b"object"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["object", b"object", "with_workspace", b"with_workspace"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["object", b"object", "role", b"role"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["object", b"object", "role", b"role", "share_id", b"share_id", "with_workspace", b"with_workspace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -610,7 +620,7 @@ class EffectiveMember(_message.Message):
 
     @_builtins.property
     def through(self) -> _containers.RepeatedCompositeFieldContainer[Global___Grant]:
-        """The grants, the object's own first, then upwards to the tenant."""
+        """The grants, the object's own first, then upwards to the tenant; each place's own roles before those by shares."""
 
     def __init__(
         self,

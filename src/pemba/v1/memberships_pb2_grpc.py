@@ -119,7 +119,7 @@ class MembershipServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListEffectiveMembers(self, request, context):
-        """Everybody who has access to the tenant or to a workspace, and through which roles.
+        """Everybody who has access to the tenant or to a workspace, and through which roles and shares.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

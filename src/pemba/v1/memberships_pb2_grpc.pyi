@@ -46,7 +46,7 @@ class MembershipServiceStub:
     ListMembers: _grpc.UnaryUnaryMultiCallable[_memberships_pb2.ListMembersRequest, _memberships_pb2.ListMembersResponse]
     """The direct members of the tenant or of a workspace."""
     ListEffectiveMembers: _grpc.UnaryUnaryMultiCallable[_memberships_pb2.ListEffectiveMembersRequest, _memberships_pb2.ListEffectiveMembersResponse]
-    """Everybody who has access to the tenant or to a workspace, and through which roles."""
+    """Everybody who has access to the tenant or to a workspace, and through which roles and shares."""
 
 @_typing.type_check_only
 class MembershipServiceAsyncStub(MembershipServiceStub):
@@ -66,7 +66,7 @@ class MembershipServiceAsyncStub(MembershipServiceStub):
     ListMembers: _aio.UnaryUnaryMultiCallable[_memberships_pb2.ListMembersRequest, _memberships_pb2.ListMembersResponse]  # type: ignore[assignment]
     """The direct members of the tenant or of a workspace."""
     ListEffectiveMembers: _aio.UnaryUnaryMultiCallable[_memberships_pb2.ListEffectiveMembersRequest, _memberships_pb2.ListEffectiveMembersResponse]  # type: ignore[assignment]
-    """Everybody who has access to the tenant or to a workspace, and through which roles."""
+    """Everybody who has access to the tenant or to a workspace, and through which roles and shares."""
 
 class MembershipServiceServicer(metaclass=_abc_1.ABCMeta):
     """Memberships: roles of subjects on the tenant and on workspaces."""
@@ -125,6 +125,6 @@ class MembershipServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _memberships_pb2.ListEffectiveMembersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_memberships_pb2.ListEffectiveMembersResponse, _abc.Awaitable[_memberships_pb2.ListEffectiveMembersResponse]]:
-        """Everybody who has access to the tenant or to a workspace, and through which roles."""
+        """Everybody who has access to the tenant or to a workspace, and through which roles and shares."""
 
 def add_MembershipServiceServicer_to_server(servicer: MembershipServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -17,6 +17,7 @@ from pemba.v1 import (
     memberships_pb2_grpc,
     permissions_pb2,
     permissions_pb2_grpc,
+    shares_pb2_grpc,
     tenants_pb2,
     tenants_pb2_grpc,
     types_pb2,
@@ -42,6 +43,7 @@ class Api:
         self.tenants = tenants_pb2_grpc.TenantServiceStub(self.channel)
         self.workspaces = workspaces_pb2_grpc.WorkspaceServiceStub(self.channel)
         self.memberships = memberships_pb2_grpc.MembershipServiceStub(self.channel)
+        self.shares = shares_pb2_grpc.ShareServiceStub(self.channel)
         self.users = users_pb2_grpc.UserServiceStub(self.channel)
 
     def metadata(self, **extra: str) -> tuple[tuple[str, str], ...]:

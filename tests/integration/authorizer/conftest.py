@@ -190,7 +190,8 @@ class Asking(Followed):
             for tenant_id, found in rows.items():
                 made = batch(tenant_id, found)
                 zedtoken = await self.spicedb.write(made.operations, metadata={}, timeout=SECONDS)
-                await self.record(Delivered(tenant_id, made.last_seq, zedtoken), number)
+                expiry = found[-1].next_expiry
+                await self.record(Delivered(tenant_id, made.last_seq, zedtoken, next_expiry=expiry), number)
         await self.feed.poll()
 
     async def tenant(self) -> tuple[Tenant, Workspace]:

@@ -273,7 +273,7 @@ async def test_with_the_schema_behind_parked_operations_come_true_by_the_apply_t
     text = schema.schema_text()
     async with on_its_own(bare_spicedb) as store, SchemaVersions.connect(database_url) as ledger:
         await schema_apply.apply(store, ledger, without_viewers(text))
-        lane = Lane(Fence(*await take_over(database, 5), database, store, 5.0), database, store, 5.0)
+        lane = Lane(Fence(await take_over(database, 5), database, store, 5.0), database, store, 5.0)
         await lane.run_once()
         assert await is_delivered(database_url, made[0].id)
         assert len(await parked_rows(database_url)) == 3
@@ -333,7 +333,7 @@ async def test_a_refused_grant_restricts_where_the_schema_subtracts_and_knows_th
     await add_rows(database_url, made[0], touch(refused))
     async with on_its_own(bare_spicedb) as store:
         await schema.write(store, schema.schema_text() + APPLICATION % expression)
-        lane = Lane(Fence(*await take_over(database, 5), database, store, 5.0), database, store, 5.0)
+        lane = Lane(Fence(await take_over(database, 5), database, store, 5.0), database, store, 5.0)
         await lane.run_once()
     assert [(row[3], row[4]) for row in await parked_rows(database_url)] == [(refused, effect)]
     assert (await delivery_of(database_url, made[0].id))[2] is (effect == "restricts")

@@ -467,7 +467,7 @@ async def test_whatever_is_refused_whenever_nobody_is_left_with_more_than_the_re
     lane = None
     for _ in range(40):
         if lane is None or dice.random() < 0.1:  # another takes over
-            lane = Lane(Fence(*await take_over(database, 4), database, store, 5.0), database, moody, 5.0)
+            lane = Lane(Fence(await take_over(database, 4), database, store, 5.0), database, moody, 5.0)
         moody.refuses = frozenset(user for user in users if dice.random() < 0.4)
         await change_something(parts, root, dice, users)
         await run_or_die(lane, dice)
@@ -483,7 +483,7 @@ async def test_whatever_is_refused_whenever_nobody_is_left_with_more_than_the_re
     notifier = Notifier(database)
     await Retries(database, notifier).everything(parts.system, None)
     await notifier.close()
-    lane = Lane(Fence(*await take_over(database, 4), database, store, 5.0), database, moody, 5.0)
+    lane = Lane(Fence(await take_over(database, 4), database, store, 5.0), database, moody, 5.0)
     while await lane.run_once():
         pass
     assert await parked_rows(database_url) == []

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from pathlib import Path
 
 import asyncpg
 import pytest
 import sqlalchemy as sa
+from alembic.script import ScriptDirectory
 from asyncpg import Record
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -78,3 +80,13 @@ async def test_two_migrations_at_the_same_moment_run_one_after_the_other(empty_d
     url = empty_database_url
     await asyncio.gather(*(asyncio.to_thread(migrate.upgrade, url) for _ in range(3)))
     assert await asyncio.to_thread(migrate.current, url) == migrate.head()
+
+
+def test_a_revision_is_behind_where_this_build_knows_a_later_one() -> None:
+    """Whatever their numbers: what it does not know at all is a newer build's, beside which it may run."""
+    found = ScriptDirectory(str(Path(migrate.__file__).parent / "migrations")).walk_revisions()
+    known = [script.revision for script in found]
+    assert known[0] == migrate.head()
+    assert [migrate.is_behind(revision) for revision in known] == [False, *[True] * (len(known) - 1)]
+    assert migrate.is_behind(None)
+    assert not migrate.is_behind("9999")

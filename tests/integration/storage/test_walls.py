@@ -27,6 +27,8 @@ TENANTS = f"""
         VALUES ('{ACME}', 'ws_a', 'ws_root', 'a', 'A', 'shared', 1);
     INSERT INTO memberships (tenant_id, workspace_id, subject_type, subject_id, role, changed_seq)
         VALUES ('{ACME}', NULL, 'user', 'alice', 'admin', 1), ('{ACME}', 'ws_a', 'user', 'alice', 'owner', 1);
+    INSERT INTO shares (tenant_id, id, workspace_id, with_workspace_id, role, changed_seq)
+        VALUES ('{ACME}', 'x', 'ws_a', 'ws_root', 'viewer', 1);
 """
 
 WORKSPACE = "INSERT INTO workspaces (tenant_id, id, parent_id, slug, name, kind, changed_seq, personal_user_id) VALUES "
@@ -40,6 +42,8 @@ DELIVERY = """
         (tenant_id, shard, delivered_seq, stamp, schema_number, store_epoch, parked_from, parked_under, closed)
     VALUES ('t', 1, 1, 1, 0, gen_random_uuid(), {})
 """
+
+SHARE = "INSERT INTO shares (tenant_id, id, workspace_id, with_workspace_id, role, expire_time, changed_seq) VALUES "
 
 ILLEGAL = {
     "a second root": WORKSPACE + f"('{ACME}', 'x', NULL, 'x', 'X', 'root', 1, NULL)",
@@ -61,6 +65,13 @@ ILLEGAL = {
     "an owner of a tenant": MEMBERSHIP + f"('{ACME}', NULL, 'user', 'bob', 'owner', 1)",
     "an unknown role": MEMBERSHIP + f"('{ACME}', 'ws_a', 'user', 'bob', 'editor', 1)",
     "a role of an unknown user": MEMBERSHIP + f"('{ACME}', 'ws_a', 'user', 'carol', 'viewer', 1)",
+    "a second share of the same two": SHARE + f"('{ACME}', 'y', 'ws_a', 'ws_root', 'admin', NULL, 1)",
+    "a share with itself": SHARE + f"('{ACME}', 'y', 'ws_a', 'ws_a', 'viewer', NULL, 1)",
+    "a share of another tenant's workspace": SHARE + f"('{ACME}', 'y', 'ws_other', 'ws_a', 'viewer', NULL, 1)",
+    "a share with another tenant's workspace": SHARE + f"('{ACME}', 'y', 'ws_a', 'ws_other', 'viewer', NULL, 1)",
+    "a share that makes owners": SHARE + f"('{ACME}', 'y', 'ws_root', 'ws_a', 'owner', NULL, 1)",
+    "a share that ends within a second": SHARE
+    + f"('{ACME}', 'y', 'ws_root', 'ws_a', 'viewer', '2030-01-01 00:00:00.5Z', 1)",
     "a taken slug of a tenant": f"UPDATE tenants SET slug = 'acme' WHERE id = '{OTHER}'",
     "suspended without a time": f"UPDATE tenants SET status = 'suspended' WHERE id = '{ACME}'",
     "a suspended user without a time": "UPDATE users SET status = 'suspended' WHERE id = 'alice'",
@@ -108,6 +119,7 @@ TENANTS_TABLES = (
     "tenants",
     "workspaces",
     "memberships",
+    "shares",
     "user_current_workspace",
     "tenant_head",
     "outbox",

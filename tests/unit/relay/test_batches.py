@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
@@ -43,6 +45,15 @@ def test_a_batch_comes_to_what_its_rows_come_to_one_after_another(found: list[Ou
     collapsed = batch(TENANT, found).operations
     assert apply(set(), collapsed) == apply(set(), [o for r in found for o in r.operations])
     assert len({o.tuple for o in collapsed}) == len(collapsed)
+
+
+def test_a_tuple_is_one_whatever_its_expiration() -> None:
+    """SpiceDB refuses two operations on it in one write."""
+    plain = operation(Operation.TOUCH, 1).tuple
+    ends = replace(plain, expiration=datetime(2027, 1, 1, tzinfo=UTC))
+    touched, deleted = TupleOperation(Operation.TOUCH, ends), TupleOperation(Operation.DELETE, plain)
+    for first, last in ((touched, deleted), (deleted, touched), (TupleOperation(Operation.TOUCH, plain), touched)):
+        assert batch(TENANT, [row(1, [first]), row(2, [last])]).operations == (last,)
 
 
 @given(rows, st.data())

@@ -18,6 +18,8 @@ from pemba.authorizer import Found as FoundByLookup
 from pemba.model import (
     Membership,
     Role,
+    Share,
+    ShareId,
     SubjectRef,
     Tenant,
     TenantId,
@@ -39,6 +41,7 @@ from pemba.service.user_workspace import CurrentWorkspace
 from pemba.v1.memberships_pb2_grpc import MembershipServiceStub
 from pemba.v1.operations_pb2_grpc import OperationsServiceStub
 from pemba.v1.permissions_pb2_grpc import PermissionServiceStub
+from pemba.v1.shares_pb2_grpc import ShareServiceStub
 from pemba.v1.tenants_pb2_grpc import TenantServiceStub
 from pemba.v1.users_pb2_grpc import UserServiceStub
 from pemba.v1.workspaces_pb2_grpc import WorkspaceServiceStub
@@ -75,6 +78,17 @@ MEMBERSHIP = Membership(
     join_time=NOW,
     update_time=NOW,
     invited_by=UserId("bob"),
+    etag="e1",
+)
+SHARE = Share(
+    tenant_id=TENANT_ID,
+    id=ShareId("shr_01kafa7q0ve8x9m1t2b3c4d5e6"),
+    workspace_id=WORKSPACE_ID,
+    with_workspace_id=OTHER_WORKSPACE_ID,
+    role=Role.VIEWER,
+    expire_time=NOW,
+    created_by=UserId("bob"),
+    create_time=NOW,
     etag="e1",
 )
 USER = User(UserId("alice"), "alice@acme.test", "Alice", UserStatus.ACTIVE, False, None, NOW, NOW, "e1")
@@ -168,6 +182,7 @@ class Running:
     tenants: FakeService
     workspaces: FakeService
     memberships: FakeService
+    shares: FakeService
     users: FakeService
     operations: FakeOperations
     channel: grpc.aio.Channel
@@ -251,6 +266,14 @@ def _fakes() -> tuple[FakeService, ...]:
         ),
         FakeService(
             {
+                "create_share": Changed(SHARE, "t2"),
+                "revoke_share": Changed(SHARE, "t2"),
+                "get_share": Found(SHARE, "t1"),
+                "list_shares": Page((SHARE,), "next", "t1"),
+            }
+        ),
+        FakeService(
+            {
                 "create_user": Changed((USER, WORKSPACE), "t1"),
                 "get_user": Found(USER, "t1"),
                 "list_users": Page((USER,), "next", "t1"),
@@ -296,6 +319,7 @@ async def serve() -> AsyncIterator[Serve]:
                 TenantServiceStub,
                 WorkspaceServiceStub,
                 MembershipServiceStub,
+                ShareServiceStub,
                 UserServiceStub,
                 OperationsServiceStub,
             )

@@ -1,6 +1,6 @@
 """Whose SpiceDB it is, and which life of its data each tenant stands in.
 
-Revision ID: 0009
+Revision ID: 0006
 Revises: 0005
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from alembic import op
 
-revision = "0009"
+revision = "0006"
 down_revision = "0005"
 branch_labels = None
 depends_on = None

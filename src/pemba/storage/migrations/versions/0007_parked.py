@@ -1,15 +1,15 @@
 """Operations that SpiceDB refuses: parked one by one, so that the stream of their tenant goes on.
 
-Revision ID: 0006
-Revises: 0009
+Revision ID: 0007
+Revises: 0006
 """
 
 from __future__ import annotations
 
 from alembic import op
 
-revision = "0006"
-down_revision = "0009"
+revision = "0007"
+down_revision = "0006"
 branch_labels = None
 depends_on = None
 
