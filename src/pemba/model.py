@@ -347,7 +347,7 @@ class Tuple:
     @property
     def plain(self) -> Tuple:
         """Without its expiration: there is at most one such tuple in SpiceDB, and a DELETE names it so."""
-        return self if self.expiration is None else Tuple(self.resource, self.relation, self.subject)
+        return Tuple(self.resource, self.relation, self.subject)
 
     @classmethod
     def parse(cls, text: str) -> Tuple:

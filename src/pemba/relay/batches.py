@@ -48,7 +48,7 @@ class Batch:
 
     @property
     def ended(self) -> list[Tuple]:
-        """The tuples, whatever their conditions, that are what they should be once this is delivered."""
+        """The tuples, without their expirations, that are what they should be once this is delivered."""
         parked = {r.operation.tuple.plain for r in self.refusals if r.effect is not Effect.NONE}
         return list({o.tuple.plain for row in self.rows for o in row.operations} - parked)
 

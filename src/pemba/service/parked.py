@@ -83,7 +83,7 @@ async def _of_records(tx: TenantTransaction, tuples: Sequence[Tuple]) -> list[Tu
 
 async def _of_applications(tx: TenantTransaction, found: Sequence[Parked]) -> list[TupleOperation]:
     refusals = {
-        str(r.operation.tuple): r
+        str(r.operation.tuple.plain): r
         for r in (each.refusal for each in found)
         if r.operation.tuple.resource.type not in projection.TYPES
     }

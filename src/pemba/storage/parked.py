@@ -27,9 +27,10 @@ _PUT = Statement(
     FROM unnest(CAST(:tenant_ids AS text[]), CAST(:tuples AS text[]), CAST(:ops AS text[]), CAST(:seqs AS bigint[]),
         CAST(:effects AS text[]), CAST(:reasons AS text[]), CAST(:messages AS text[]))
         AS given (tenant_id, tuple, op, seq, effect, reason, message)
-    ON CONFLICT (tenant_id, tuple) DO UPDATE SET
-        op = excluded.op, seq = excluded.seq, effect = excluded.effect, reason = excluded.reason,
-        message = excluded.message, schema_number = excluded.schema_number, retried_under = NULL, park_time = now()
+    ON CONFLICT (tenant_id, split_part(tuple, '[', 1)) DO UPDATE SET
+        tuple = excluded.tuple, op = excluded.op, seq = excluded.seq, effect = excluded.effect,
+        reason = excluded.reason, message = excluded.message, schema_number = excluded.schema_number,
+        retried_under = NULL, park_time = now()
     """
 )
 _END = Statement(
@@ -153,8 +154,8 @@ async def put(tx: RelayTransaction, refusals: Sequence[Refusal], schema_number: 
 
 
 async def end(tx: RelayTransaction, ended: Sequence[tuple[TenantId, Tuple]]) -> None:
-    """A later operation on each of these tuples, whatever its conditions, is delivered.  `sum_up` follows."""
-    await _END.run(tx, tenant_ids=[tenant_id for tenant_id, _ in ended], tuples=[str(t) for _, t in ended])
+    """A later operation on each of these tuples is delivered.  `sum_up` follows."""
+    await _END.run(tx, tenant_ids=[tenant_id for tenant_id, _ in ended], tuples=[str(t.plain) for _, t in ended])
 
 
 async def sum_up(

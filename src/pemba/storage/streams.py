@@ -29,9 +29,10 @@ _CHANGED_SINCE = Statement(
 )
 _LAST_NAMED = Statement(
     """
-    SELECT operation ->> 'tuple' AS tuple, max(o.seq) AS seq
+    SELECT split_part(operation ->> 'tuple', '[', 1) AS tuple, max(o.seq) AS seq
     FROM outbox o CROSS JOIN LATERAL jsonb_array_elements(o.ops) AS operation
-    WHERE o.tenant_id = :tenant_id AND o.seq > :since AND operation ->> 'tuple' = ANY (CAST(:tuples AS text[]))
+    WHERE o.tenant_id = :tenant_id AND o.seq > :since
+        AND split_part(operation ->> 'tuple', '[', 1) = ANY (CAST(:tuples AS text[]))
     GROUP BY 1
     """
 )
@@ -68,7 +69,7 @@ async def changed_since(tx: SystemTransaction, since: Mapping[TenantId, Seq], tu
 
 
 async def last_named(tx: TenantTransaction, since: Seq, tuples: Sequence[str]) -> Mapping[str, Seq]:
-    """The last row after that number that names each of these tuples, where one does."""
+    """The last row after that number that names each of these tuples (without expirations), where one does."""
     records = await _LAST_NAMED.rows(tx, tenant_id=tx.tenant_id, since=since, tuples=list(tuples))
     return {r["tuple"]: Seq(r["seq"]) for r in records}
 

@@ -379,6 +379,8 @@ sa.Index(
     parked_operation.c.since_seq,
     parked_operation.c.tuple,
 )
+# Of one tuple one, whatever its expiration.
+sa.Index("parked_operation_plain_key", parked_operation.c.tenant_id, sa.text("split_part(tuple, '[', 1)"), unique=True)
 
 relay_lease = sa.Table(
     "relay_lease",

@@ -238,6 +238,22 @@ async def test_an_operation_that_is_refused_again_stays_parked_from_its_first_ro
     assert (await delivery_of(database_url, made[0].id))[0] == 2
 
 
+async def test_a_tuple_is_parked_once_whatever_its_expiration_and_a_delete_of_it_ends_that(
+    parts: Parts, seized: Seized, database_url: str
+) -> None:
+    made = await tenant_in(parts, 4)
+    lane = await seized(4)
+    plain = nonsense(made)
+    ends, later = (f"{plain}[expiration:203{n}-01-01T00:00:00Z]" for n in (0, 1))
+    for text, effect in ((ends, "grants_less"), (later, "grants_less"), (plain, "grants_less"), (ends, "grants_less")):
+        await add_rows(database_url, made[0], touch(text))
+        await lane.run_once()
+        assert [(row[1], *row[3:]) for row in await parked_rows(database_url)] == [(2, text, effect)]
+    await add_rows(database_url, made[0], ops(("delete", plain)))
+    await lane.run_once()
+    assert await parked_rows(database_url) == []
+
+
 # -- no definite answer ----------------------------------------------------------------------------------------
 
 

@@ -46,11 +46,13 @@ UP = (
     "CREATE POLICY one_tenant ON shares TO pemba_api USING (tenant_id = current_setting('pemba.tenant_id', true))",
     "CREATE POLICY every_tenant ON shares TO pemba_system USING (true)",
     "ALTER TABLE outbox ADD COLUMN next_expiry timestamptz",
+    "CREATE UNIQUE INDEX parked_operation_plain_key ON parked_operation (tenant_id, split_part(tuple, '[', 1))",
 )
 
 # The tuples of shares stay in SpiceDB: once no build that knows shares runs any more, `pemba reconcile --apply`
 # takes them out.
 DOWN = (
+    "DROP INDEX parked_operation_plain_key",
     "ALTER TABLE outbox DROP COLUMN next_expiry",
     "DROP TABLE shares",
 )
