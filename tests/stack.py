@@ -72,16 +72,16 @@ class Processes:
         self._settings = {"system_keys": KEY, "root_secrets": ROOT_SECRET, **settings}
         self._started: list[PembaProcess] = []
 
-    async def serve(self, **settings: object) -> Serve:
+    async def serve(self, kind: type[Serve] = Serve, **settings: object) -> Serve:
         """A new `pemba serve`, serving."""
         ports = choose_ports({"grpc": 0, "http": 0})
         listen = {"grpc_listen": ports["grpc"], "http_listen": ports["http"]}
-        return await self._start(Serve, "serve", {**listen, **settings})
+        return await self._start(kind, "serve", {**listen, **settings})
 
-    async def relay(self, **settings: object) -> Relay:
+    async def relay(self, kind: type[Relay] = Relay, **settings: object) -> Relay:
         """A new `pemba relay` whose readiness says yes: it delivers, or stands by."""
         listen = {"relay_http_listen": choose_ports({"http": 0})["http"]}
-        return await self._start(Relay, "relay", {**listen, **settings})
+        return await self._start(kind, "relay", {**listen, **settings})
 
     async def stop(self, *processes: PembaProcess) -> None:
         """Stop them, all by default, as a deployment does; each ends by itself, in order and without complaint."""

@@ -54,7 +54,7 @@ class Watching:
     def add(self, response: Any) -> None:
         by_kind: dict[int, set[Tuple]] = {}
         for update in response.updates:
-            by_kind.setdefault(update.operation, set()).add(_tuple(update.relationship))
+            by_kind.setdefault(update.operation, set()).add(tuple_of(update.relationship))
         metadata = MessageToDict(response.optional_transaction_metadata)
         self.writes.append(
             Write(
@@ -91,7 +91,8 @@ async def watching(spicedb: SpiceDB, prefix: str) -> AsyncIterator[Watching]:
         await asyncio.wait({following})
 
 
-def _tuple(found: Any) -> Tuple:
+def tuple_of(found: Any) -> Tuple:
+    """A relationship of SpiceDB, without caveat and expiry."""
     subject = found.subject
     return Tuple(
         ObjectRef(found.resource.object_type, found.resource.object_id),
