@@ -1,4 +1,5 @@
-"""A proxy of our own before a server: it can hold requests and answers, cut connections, and refuse new ones."""
+"""A proxy of our own before a server: it can delay, hold and swallow requests and answers, cut connections, and refuse
+new ones."""
 
 from __future__ import annotations
 
@@ -69,8 +70,9 @@ _Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 class Proxy:
     """Listens on a loopback port of its own and passes everything on to one server, until told otherwise."""
 
-    def __init__(self, connect: Callable[[], Awaitable[_Streams]]) -> None:
+    def __init__(self, connect: Callable[[], Awaitable[_Streams]], *, remembers: bool = True) -> None:
         self._connect = connect
+        self._remembers = remembers
         self._listener: asyncio.Server | None = None
         self._port = 0
         self._links: set[_Link] = set()
@@ -80,23 +82,26 @@ class Proxy:
         self._flowing.set()
         self._requests = bytearray()
         self._keeps_open = False
+        self.delay_seconds = 0.0
+        """How long each piece is on its way, in either direction."""
         self.ended = asyncio.Event()
         """The server has closed a connection; everything that it said before was passed on."""
 
     @classmethod
-    def before_tcp(cls, endpoint: str) -> Proxy:
-        """Before a server at host:port."""
+    def before_tcp(cls, endpoint: str, *, remembers: bool = True) -> Proxy:
+        """Before a server at host:port; one that does not remember what clients sent (`seen`) can run for long."""
         host, _, port = endpoint.rpartition(":")
-        return cls(lambda: asyncio.open_connection(host, int(port)))
+        return cls(lambda: asyncio.open_connection(host, int(port)), remembers=remembers)
 
     @classmethod
-    def before_postgres(cls, url: str) -> Proxy:
+    def before_postgres(cls, url: str, *, remembers: bool = True) -> Proxy:
         """Before the PostgreSQL of a URL, whether that names a host or the folder of a unix socket."""
         parts = urlsplit(url)
         folder = parse_qs(parts.query).get("host", [""])[0]
         if folder:
-            return cls(lambda: asyncio.open_unix_connection(f"{folder}/.s.PGSQL.{parts.port or 5432}"))
-        return cls(lambda: asyncio.open_connection(parts.hostname, parts.port or 5432))
+            socket = f"{folder}/.s.PGSQL.{parts.port or 5432}"
+            return cls(lambda: asyncio.open_unix_connection(socket), remembers=remembers)
+        return cls(lambda: asyncio.open_connection(parts.hostname, parts.port or 5432), remembers=remembers)
 
     @property
     def endpoint(self) -> str:
@@ -147,6 +152,12 @@ class Proxy:
         self._traps.append(trap)
         return trap
 
+    def disarm(self, trap: Trap) -> None:
+        """It springs no more; what it holds goes on."""
+        if trap in self._traps:
+            self._traps.remove(trap)
+        trap.release()
+
     def seen(self, pattern: bytes) -> int:
         """How often clients have sent `pattern`."""
         return self._requests.count(pattern)
@@ -179,8 +190,9 @@ class Proxy:
     async def _requests_of(self, link: _Link) -> None:
         with suppress(ConnectionError):
             while data := await link.client[0].read(_CHUNK):
-                self._requests += data
-                await self._flowing.wait()
+                if self._remembers:
+                    self._requests += data
+                await self._on_its_way()
                 trap = self._sprung(link, data)
                 if trap is not None and trap.side is Side.REQUEST:
                     trap.sprung.set()
@@ -206,7 +218,7 @@ class Proxy:
     async def _answers_to(self, link: _Link) -> None:
         with suppress(ConnectionError):
             while data := await link.server[0].read(_CHUNK):
-                await self._flowing.wait()
+                await self._on_its_way()
                 if link.late is not None:
                     if _ends(link.late_stream, data):
                         link.late.answered.set()
@@ -218,6 +230,11 @@ class Proxy:
                 await link.client[1].drain()
             self.ended.set()
         await self._end()
+
+    async def _on_its_way(self) -> None:
+        if self.delay_seconds:
+            await asyncio.sleep(self.delay_seconds)
+        await self._flowing.wait()
 
     async def _end(self) -> None:
         if self._keeps_open:

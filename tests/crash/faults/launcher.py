@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import sys
 
+import pemba.app  # noqa: F401  all of the product is there before it is wrapped
+from pemba.cli.main import main as run
 from pemba.relay import retention
 from tests.crash.faults.clocks import set_clocks_off
 from tests.crash.faults.points import Point, arm
@@ -19,11 +21,9 @@ def main() -> None:
         arm(Point.parse(at))
         retention.INTERVAL_SECONDS = 0.2  # a minute otherwise
     if seconds := os.environ.get("PEMBA_TEST_CLOCK_SECONDS"):
-        set_clocks_off(float(seconds))
-    from pemba.cli.main import main as pemba  # after the patches: nothing has taken a name before
-
+        assert set_clocks_off(float(seconds)), "nothing asks for the time"
     sys.argv[0] = "pemba"
-    pemba()
+    run()
 
 
 if __name__ == "__main__":

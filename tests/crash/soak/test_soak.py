@@ -1,0 +1,118 @@
+"""Everything at once, for as long as it takes: changes and questions while every process is killed, frozen and cut off.
+
+The seed is printed, and PEMBA_TEST_SEED sets it: what the dice say is the same again, when it happens is not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pemba.dev.postgres import Postgres
+from tests.conftest import AnySpiceDB, Starting
+from tests.crash.faults.recording import resurrected
+from tests.crash.soak.callers import USERS, Callers, Tenant
+from tests.crash.soak.faults import FAULTS, Gremlins
+from tests.crash.soak.judging import history_of, lost, unexplained
+from tests.crash.soak.world import OUTAGE_SECONDS, World, whole_world
+from tests.truth import eventually, require_truth, sql
+
+KNOWS_FOR = OUTAGE_SECONDS + 1.0
+TENANTS = 3
+
+
+@pytest.mark.parametrize(
+    "seconds", [60, pytest.param(600, marks=[pytest.mark.long, pytest.mark.timeout(1500)])], ids=["minute", "long"]
+)
+async def test_whatever_goes_wrong_nothing_is_lost_and_no_answer_is_older_than_its_token(
+    servers: Starting,
+    apply_schema: Callable[[AnySpiceDB], None],
+    own_postgres: Callable[[], Postgres],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    seconds: float,
+) -> None:
+    seed = int(os.environ.get("PEMBA_TEST_SEED") or secrets.randbelow(10**9))
+    spicedb = await asyncio.to_thread(servers.own_spicedb, f"spicedb_soak_{secrets.token_hex(4)}")
+    await asyncio.to_thread(apply_schema, spicedb)
+    postgres = await asyncio.to_thread(own_postgres)
+    async with whole_world(tmp_path, postgres, spicedb) as world:
+        callers = Callers(world, [await new_tenant(world, n) for n in range(TENANTS)], seed)
+        try:
+            injected = await under_faults(world, callers, seed, seconds)
+            say(capsys, report(seed, seconds, callers, injected))
+            await require_all_well(world, callers)
+        except BaseException:
+            say(capsys, f"the seed of this soak: PEMBA_TEST_SEED={seed}, its logs: {tmp_path}")
+            raise
+    await asyncio.to_thread(spicedb.stop)
+
+
+def say(capsys: pytest.CaptureFixture[str], text: str) -> None:
+    with capsys.disabled():
+        sys.stdout.write(f"\n{text}\n")
+
+
+async def new_tenant(world: World, number: int) -> Tenant:
+    created = await world.calls[0].tenant(f"acme-{number}")
+    tenant = Tenant(created.tenant.id, created.root_workspace.id, tokens=[created.token])
+    for user in USERS:
+        tenant.tokens = [await world.calls[0].grant(created.root_workspace, user)]
+    return tenant
+
+
+async def under_faults(world: World, callers: Callers, seed: int, seconds: float) -> Counter[str]:
+    callers.start()
+    gremlins = Gremlins(world, seed)
+    began = time.monotonic()
+
+    async def is_over() -> bool:
+        return time.monotonic() - began > seconds
+
+    await eventually(is_over, seconds + 60, every=0.5)
+    await gremlins.stop()
+    await world.all_up()
+    await asyncio.wait_for(callers.stop(), 60)
+    return gremlins.injected
+
+
+async def require_all_well(world: World, callers: Callers) -> None:
+    await eventually(lambda: no_job_is_left(world.url), 30, every=0.1)
+    for tenant in callers.tenants:
+        await require_truth(world.url, world.store, tenant.id)
+    assert await resurrected(world.seen, world.url) == []
+    history = await history_of(world.url, KNOWS_FOR)
+    assert await lost(world.url, history, callers.acknowledged) == []
+    assert list(unexplained(history, callers.told)) == []
+    assert callers.strange == []
+    assert len(callers.told) > len(callers.acknowledged) > 50, "next to nothing was under way"
+
+
+async def no_job_is_left(url: str) -> bool:
+    return not await sql(url, "SELECT FROM user_job")
+
+
+def report(seed: int, seconds: float, callers: Callers, injected: Counter[str]) -> str:
+    """How much of everything there was."""
+    with_token = sum(bool(told.token) for told in callers.told)
+    allowed = sum(told.allowed for told in callers.told)
+    lines = [
+        f"soak of {seconds:.0f} s, PEMBA_TEST_SEED={seed}",
+        f"  changes acknowledged: {len(callers.acknowledged)}, sent again because in doubt: {callers.retried}",
+        *(f"    {name}: {count}" for name, count in sorted(callers.changes.items())),
+        f"  answers: {len(callers.told)}, {with_token} of them to a token, {allowed} ALLOWED",
+        "  refused:",
+        *(f"    {name}: {count}" for name, count in sorted(callers.refused.items())),
+        f"  faults injected: {injected.total()}",
+        *(f"    {name}: {count}" for name, count in sorted(injected.items())),
+    ]
+    missing = {fault.name for fault in FAULTS} - {name.partition(":")[0] for name in +injected}
+    return "\n".join([*lines, *(f"  not injected this time: {name}" for name in sorted(missing))])
