@@ -53,6 +53,7 @@ from pemba.storage import installation, migrate
 from pemba.storage.database import (
     API_ROLE,
     COMMAND_SECONDS,
+    CONNECT_SECONDS,
     RELAY_COMMAND_SECONDS,
     RELAY_ROLE,
     SYSTEM_ROLE,
@@ -301,7 +302,7 @@ async def _installation(database: Database) -> Installation:
 
 async def _migrated(url: str) -> bool:
     """Raises ConfigError while the database is older than this build; a newer one is fine (a rolling upgrade)."""
-    current = await asyncio.to_thread(migrate.current, url)
+    current = await asyncio.to_thread(migrate.current, url, CONNECT_SECONDS)  # nothing can cut a thread short
     if migrate.is_behind(current):
         raise ConfigError(
             f"the database is at revision {current or 'none'} and this build needs {migrate.head()}: "

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable
+from functools import partial
 
 import grpc
 import pytest
 
 from pemba.spicedb.client import SpiceDB
+from tests.crash.faults.processes import FaultyRelay, FaultyServe
 from tests.proxy import Proxy, Side
 from tests.stack import Calls, Processes, Refusal, calling
 from tests.truth import eventually, is_delivered, require_truth, sql
@@ -136,3 +138,28 @@ async def test_without_spicedb_both_still_end_in_time(
         await asyncio.gather(running.stop(serve), running.stop(relay))
         assert isinstance(await checking, Refusal)
     spicedb_proxy.thaw()
+
+
+class Unready(FaultyServe):
+    """Is not waited for at its start."""
+
+    def is_ready(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("name", ["serve", "relay"])
+async def test_at_a_start_before_a_silent_postgresql_both_still_end_in_time(
+    running: Processes, postgres_proxy: Proxy, database_url: str, name: str
+) -> None:
+    postgres_proxy.freeze()
+    start = partial(running.serve, Unready) if name == "serve" else partial(running.relay, FaultyRelay)
+    process = await start(database_url=postgres_proxy.url(database_url))
+
+    async def asks() -> bool:
+        return postgres_proxy.seen(b"application_name") + postgres_proxy.seen(b"user") > 0
+
+    await eventually(asks)
+    began = time.monotonic()
+    await running.stop(process)
+    assert time.monotonic() - began < 10
+    postgres_proxy.thaw()

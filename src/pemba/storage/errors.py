@@ -77,6 +77,9 @@ def translated() -> Iterator[None]:
         # Also what the driver says to a statement between the server's last words and the end of the connection.
         log.warning("postgres.connection_broken", error=repr(error))
         raise unavailable() from error
+    except sqlalchemy.exc.DBAPIError as error:
+        with translated():  # what the driver said, which SQLAlchemy wraps twice
+            raise (error.orig and error.orig.__cause__) or Rejected() from None
     except (asyncpg.PostgresError, sqlalchemy.exc.SQLAlchemyError) as error:
         log.error("postgres.refused", error=repr(error), exc_info=True)
         raise Rejected from error

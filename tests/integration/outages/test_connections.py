@@ -14,7 +14,7 @@ from pemba.model import SystemScope
 from pemba.storage import database as database_module
 from pemba.storage import migrate
 from pemba.storage.database import SYSTEM_ROLE, Database
-from tests.proxy import Proxy
+from tests.proxy import Proxy, Side
 
 SCOPE = SystemScope("test")
 
@@ -160,6 +160,20 @@ async def end_backend(url: str, pid: int) -> None:
     connection = await asyncpg.connect(url)
     await connection.execute("SELECT pg_terminate_backend($1)", pid)
     await connection.close()
+
+
+@pytest.mark.parametrize("when", [b"pemba\0", b"pg_advisory_xact_lock", b"COMMIT"])
+async def test_a_connection_that_breaks_under_a_look_at_the_revision_is_an_outage(
+    proxy: Proxy, database_url: str, when: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    request = proxy.trap(when, Side.REQUEST)
+    looking = asyncio.create_task(asyncio.to_thread(migrate.current, proxy.url(database_url)))
+    await request.sprung.wait()
+    await proxy.cut()
+    with pytest.raises(Unavailable) as broken:
+        await looking
+    assert broken.value.reason is Reason.POSTGRES_UNAVAILABLE
+    assert "refused" not in capsys.readouterr().out
 
 
 async def test_migrations_take_every_url_that_the_servers_take(proxy: Proxy, database_url: str) -> None:
