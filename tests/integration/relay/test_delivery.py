@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 import pytest
@@ -15,7 +14,6 @@ from pemba.storage.outbox import shard_of
 from tests.integration.conftest import Parts
 from tests.integration.relay.conftest import Relaying, Seized
 from tests.truth import as_owner, eventually, is_delivered, positions, require_truth, sql, stored
-from tests.watching import watching
 
 Made = tuple[Tenant, Workspace]
 
@@ -51,24 +49,6 @@ def object_of(made: Made) -> str:
     return f"workspace:{made[0].id}/{made[1].id}"
 
 
-async def test_grant_revoke_and_grant_of_one_tuple_go_as_one_write_and_the_last_wins(
-    parts: Parts, relaying: Relaying, store: SpiceDB, database_url: str
-) -> None:
-    tenant, root = await parts.tenant()
-    async with watching(store, f"{tenant.id}/") as seen:
-        await parts.role(root, "bob", Role.VIEWER)
-        await parts.remove(root, "bob")
-        await parts.role(root, "bob", Role.VIEWER)
-        await parts.role(root, "carol", Role.VIEWER)
-        await parts.remove(root, "carol")
-        await parts.role(root, "last", Role.VIEWER)
-        async with relaying():
-            await require_truth(database_url, store, tenant.id)
-        [write] = await seen.until("last")
-    users = {touched.subject.id for touched in write.touched if touched.relation == "viewer"}
-    assert users == {"bob", "last"}
-
-
 async def test_tenants_of_a_shard_share_a_request(
     parts: Parts, relaying: Relaying, store: SpiceDB, database_url: str
 ) -> None:
@@ -95,31 +75,6 @@ async def test_a_gap_holds_up_its_own_tenant_alone_and_is_never_skipped(
         await require_truth(database_url, store, healthy[0].id, 5)
         assert (await positions(database_url, holed[0].id))[1] <= 1
         assert not {found.subject.id for found in await stored(store, holed[0].id)} & {"bob", "carol"}
-
-
-async def test_a_backlog_of_five_thousand_rows_holds_up_no_other_tenant(
-    parts: Parts, relaying: Relaying, store: SpiceDB, database_url: str
-) -> None:
-    behind = await tenant_in(parts, 5)
-    same_shard, other_shard = await tenant_in(parts, 5), await tenant_in(parts, 6)
-
-    def four_tuples(n: str) -> str:
-        return f"""(SELECT jsonb_agg(jsonb_build_object('op', 'touch', 'tuple',
-            '{object_of(behind)}#viewer@user:u' || {n} || '-' || i)) FROM generate_series(1, 4) AS i)"""
-
-    await add_rows(database_url, behind[0], four_tuples, rows=5000)
-    async with relaying():
-        for turn in range(5):
-            for others in (same_shard, other_shard):
-                await parts.role(others[1], f"user-{turn}", Role.VIEWER)
-                began = time.monotonic()
-                await eventually(lambda others=others: is_delivered(database_url, others[0].id), 5)
-                assert time.monotonic() - began < 1.5
-        head, delivered = await positions(database_url, behind[0].id)
-        assert head == 5001
-        assert delivered < head, "the backlog was there all the time"
-        await eventually(lambda: is_delivered(database_url, behind[0].id), 60)
-    assert len(await stored(store, behind[0].id)) == 2 + 20_000
 
 
 async def test_the_one_that_waited_longest_comes_first_so_that_a_full_shard_starves_nobody(

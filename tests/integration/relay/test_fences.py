@@ -53,60 +53,6 @@ async def has_left(relay: Relay, shard: int) -> bool:
     return shard not in relay.shards
 
 
-@pytest.mark.parametrize("without", ["nothing", "preconditions", "rotation"])
-async def test_a_request_that_arrives_after_its_own_retry_changes_nothing(
-    parts: Parts,
-    relaying: Relaying,
-    store: SpiceDB,
-    spicedb_proxy: Proxy,
-    database_url: str,
-    monkeypatch: pytest.MonkeyPatch,
-    without: str,
-) -> None:
-    monkeypatch.setattr(fences, "BUSY_SECONDS", 60.0)
-    if without == "rotation":
-        monkeypatch.setattr(Fence, "doubt", lambda _: None)
-    tenant, root = await parts.tenant()
-    async with relaying(Unfenced if without == "preconditions" else SpiceDB, poll_max_seconds=0.1):
-        await require_truth(database_url, store, tenant.id)
-        late = spicedb_proxy.trap(b"mallory", Side.LATE)
-        await parts.role(root, "mallory", Role.VIEWER)
-        await late.sprung.wait()
-        await parts.remove(root, "mallory")
-        await require_truth(database_url, store, tenant.id)
-        late.release()
-        await late.answered.wait()
-        assert await holds(store, tenant.id, "mallory") is (without != "nothing")
-
-
-@pytest.mark.parametrize("client", [SpiceDB, Unfenced])
-async def test_a_request_that_arrives_after_its_sender_lost_the_shard_changes_nothing(
-    parts: Parts,
-    relaying: Relaying,
-    seized: Seized,
-    store: SpiceDB,
-    spicedb_proxy: Proxy,
-    database_url: str,
-    client: type[SpiceDB],
-) -> None:
-    tenant, root = await parts.tenant()
-    shard = shard_of(tenant.id)
-    async with relaying(client) as zombie:
-        await require_truth(database_url, store, tenant.id)
-        request = spicedb_proxy.trap(b"mallory", Side.REQUEST)
-        await parts.role(root, "mallory", Role.VIEWER)
-        await request.sprung.wait()
-        lane = await seized(shard)
-        await lane.run_once()
-        await parts.remove(root, "mallory")
-        await lane.run_once()
-        await require_truth(database_url, store, tenant.id)
-        request.release()
-        await eventually(lambda: has_left(zombie, shard))
-    assert await holds(store, tenant.id, "mallory") is (client is Unfenced)
-    assert await positions(database_url, tenant.id) == (3, 3)
-
-
 @pytest.mark.parametrize("guarded", [True, False])
 async def test_what_was_written_in_a_lease_that_is_lost_by_now_is_not_recorded(
     parts: Parts,

@@ -12,14 +12,13 @@ import pytest
 from pemba.cli.outbox import read_streams
 from pemba.errors import Reason, Unavailable
 from pemba.model import Role
-from pemba.relay import lease as lease_module
-from pemba.relay.relay import Relay, RelayOptions
+from pemba.relay.relay import Relay
 from pemba.spicedb.client import SpiceDB
-from pemba.storage.database import RELAY_ROLE, Database
+from pemba.storage.database import Database
 from pemba.storage.outbox import shard_of
 from tests.integration.conftest import Parts
 from tests.integration.relay.conftest import ALL, Relaying, Seized, delivers_all, take_over
-from tests.integration.relay.test_fences import has_left, holds
+from tests.integration.relay.test_fences import holds
 from tests.proxy import Proxy
 from tests.truth import as_owner, eventually, is_delivered, positions, require_truth, sql
 
@@ -108,45 +107,6 @@ async def test_a_lease_is_renewed_for_as_long_as_the_relay_lives(relaying: Relay
             database_url, "SELECT count(*), max(epoch) AS epoch FROM relay_lease WHERE lease_until > now()"
         )
         assert (lasting["count"], lasting["epoch"]) == (16, 1)
-
-
-async def test_a_relay_that_wakes_from_a_suspended_machine_writes_nothing_that_it_read_before(
-    parts: Parts,
-    seized: Seized,
-    store: SpiceDB,
-    spicedb_proxy: Proxy,
-    spicedb,
-    postgres_proxy: Proxy,
-    database_url: str,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Its timers slept as well, and it has not heard yet that it lost its leases."""
-    tenant, root = await parts.tenant()
-    await (await seized(shard_of(tenant.id))).run_once()
-    await as_owner(database_url, "outbox", "UPDATE relay_lease SET holder = NULL, lease_until = NULL")
-    slow = Database(postgres_proxy.url(database_url), 4, (RELAY_ROLE,))
-    await slow.open()
-    reached = SpiceDB.connect(spicedb_proxy.endpoint, spicedb.key)
-    relay = Relay(database_url, slow, reached, RelayOptions())
-    running = asyncio.create_task(relay.run())
-    await eventually(lambda: delivers_all(relay))
-    read = postgres_proxy.trap(b"COMMIT\0", after=tenant.id.encode())
-    await parts.role(root, "mallory", Role.VIEWER)
-    await read.answered.wait()
-    monkeypatch.setattr(lease_module, "_now", lambda: time.clock_gettime(time.CLOCK_BOOTTIME) + 60)
-    lane = await seized(shard_of(tenant.id))
-    await lane.run_once()
-    await parts.remove(root, "mallory")
-    await lane.run_once()
-    read.release()
-    await eventually(lambda: has_left(relay, lane.shard))
-    relay.stop()
-    await running
-    await reached.close()
-    await slow.close()
-    await require_truth(database_url, store, tenant.id)
-    assert spicedb_proxy.seen(b"mallory") == 0
-    assert not await holds(store, tenant.id, "mallory")
 
 
 async def test_a_lane_asks_its_own_clock_right_before_it_writes(

@@ -149,30 +149,6 @@ async def test_a_role_given_to_a_suspended_user_projects_nothing_until_they_are_
     assert await told(parts, tenant) == {"admin@user:alice", "admin@user:bob", "owner@user:bob", "viewer@user:bob"}
 
 
-@pytest.mark.parametrize("first", ["SetRole", "SuspendUser"])
-async def test_suspend_against_set_role_leaves_no_tuple(parts, monkeypatch: pytest.MonkeyPatch, first: str) -> None:
-    """Whichever has the user first: the other waits for it, and the job finds what both have done."""
-    [tenant, other] = await in_tenants(parts, 2)
-    await parts.remove(tenant, "bob")
-
-    async def suspend_and_withdraw():
-        await parts.suspend("bob")
-        await parts.all_jobs()
-
-    async def set_role():
-        await parts.role(tenant, "bob", Role.ADMIN)
-
-    gate = Gate(monkeypatch, journal, "append" if first == "SetRole" else "append_global")
-    early, late = (set_role, suspend_and_withdraw) if first == "SetRole" else (suspend_and_withdraw, set_role)
-    assert await one_behind_the_other(parts, gate, early(), late) == [None, None]
-    await parts.all_jobs()
-    held = await parts.sql("SELECT tenant_id FROM memberships WHERE user_id = 'bob'")
-    assert {r["tenant_id"] for r in held} == {tenant.id, other.id}
-    assert await told(parts, tenant) == await told(parts, other) == {"admin@user:alice"}
-    await parts.activate("bob")
-    assert await told(parts, tenant) == {"admin@user:alice", "admin@user:bob"}
-
-
 async def test_an_activation_that_meets_a_new_role_starts_over_and_restores_that_too(
     parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,4 +1,4 @@
-"""Two `pemba serve` and a relay as processes: one order, from the commits to SpiceDB."""
+"""Promise 10: two `serve`s on one workspace: gap-free, commit order.  Rollback after computing ops: no row, no gap."""
 
 from __future__ import annotations
 
@@ -9,13 +9,19 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from pemba.model import Operation, Tuple
+import pytest
+
+from pemba.model import Operation, Role, Tuple
 from pemba.spicedb.client import SpiceDB
-from pemba.storage import outbox
+from pemba.storage import journal, outbox
+from pemba.storage.statement import Statement
 from pemba.tokens import Signer
 from pemba.v1 import types_pb2, workspaces_pb2
+from tests.integration.conftest import Parts
+from tests.integration.service.test_user_status import Gate
+from tests.promises.conftest import is_broken
 from tests.stack import ROOT_SECRET, Calls, calling, processes
-from tests.truth import require_truth, sql, stored
+from tests.truth import as_owner, require_no_gap, require_truth, sql, stored
 from tests.watching import Write, watching
 
 MUTATIONS = 200
@@ -102,3 +108,66 @@ async def require_delivered_in_order(url: str, tenant_id: str, before: frozenset
     for write, number in zip(writes, delivered, strict=True):
         held = write.applied_to(held)
         assert held == states[number + 1]
+
+
+async def test_a_mutation_that_is_rolled_back_after_its_operations_were_computed_leaves_no_row_and_no_gap(
+    parts: Parts, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tenant, root = await parts.tenant()
+    append = journal.append
+
+    async def fails(*given: object) -> None:
+        await append(*given)
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(journal, "append", fails)
+        with pytest.raises(ZeroDivisionError):
+            await parts.role(root, "bob", Role.VIEWER)
+    await parts.role(root, "carol", Role.VIEWER, validate_only=True)
+    await parts.role(root, "dave", Role.VIEWER)
+    assert await require_no_gap(database_url, tenant.id) == 2
+    assert {r["user_id"] for r in await sql(database_url, "SELECT user_id FROM memberships")} == {"alice", "dave"}
+
+
+async def numbers_from_a_sequence(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What numbers in commit order are not: each is taken at once, without waiting for who has the one before."""
+    await as_owner(url, "outbox", "CREATE SEQUENCE numbers START 2")
+    await as_owner(url, "outbox", "GRANT USAGE ON SEQUENCE numbers TO pemba_api")
+    numbered = "SELECT nextval('numbers') AS head_seq FROM tenant_head WHERE tenant_id = :tenant_id AND :by > 0"
+    statement = Statement(numbered.replace("'numbers'", "CAST('numbers' AS regclass)"))
+    Statement.every.remove(statement)  # other databases know of no such sequence
+    monkeypatch.setattr(outbox, "_ADVANCE", statement)
+
+
+async def test_it_is_broken_by_numbers_that_do_not_roll_back(
+    parts: Parts, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await numbers_from_a_sequence(database_url, monkeypatch)
+    with is_broken():
+        await test_a_mutation_that_is_rolled_back_after_its_operations_were_computed_leaves_no_row_and_no_gap(
+            parts, database_url, monkeypatch
+        )
+
+
+async def test_a_later_number_is_not_committed_before_an_earlier_one(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, root = await parts.tenant()
+    gate = Gate(monkeypatch, journal, "append")
+    first = asyncio.create_task(parts.role(root, "bob", Role.VIEWER))
+    await gate.reached.wait()
+    second = asyncio.create_task(parts.role(root, "carol", Role.VIEWER))
+    overtook = (await asyncio.wait({second}, timeout=0.5))[0]
+    gate.open()
+    positions = [parts.signer.positions(done.token).positions for done in await asyncio.gather(first, second)]
+    assert [seq for each in positions for seq in each.values()] == [2, 3]
+    assert not overtook, "it was committed before the number below it"
+
+
+async def test_it_is_broken_by_numbers_without_the_heads_lock(
+    parts: Parts, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await numbers_from_a_sequence(database_url, monkeypatch)
+    with is_broken("committed before the number below it"):
+        await test_a_later_number_is_not_committed_before_an_earlier_one(parts, monkeypatch)

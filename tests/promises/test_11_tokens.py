@@ -1,4 +1,5 @@
-"""Tokens over gRPC: waited for and never answered from older data; what is wrong with one is said at once."""
+"""Promise 11: a forged, foreign or future token: refused at once.  A token with the relay stopped: UNAVAILABLE by the
+deadline."""
 
 from __future__ import annotations
 
@@ -12,9 +13,13 @@ from dataclasses import dataclass
 import grpc
 import pytest
 
+from pemba import tokens
+from pemba.authorizer import waiting
+from pemba.authorizer.waiting import Positions
 from pemba.tokens import Signer
 from pemba.v1 import tenants_pb2, workspaces_pb2
 from tests.integration.relay.conftest import Relaying, Serving
+from tests.promises.conftest import is_broken
 from tests.stack import ROOT_SECRET, Calls, Refusal
 from tests.truth import eventually, is_delivered, sql
 
@@ -161,3 +166,29 @@ async def test_a_token_of_what_this_database_never_committed_is_lost_at_once(mad
     refusal, seconds = await refused(ask(made, make(made), "alice"))
     assert (refusal.code, refusal.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "TOKEN_LOST")
     assert seconds < AT_ONCE
+
+
+class AnyMac:
+    """hmac, that finds every two equal."""
+
+    digest = tokens.hmac.digest
+    compare_digest = staticmethod(lambda *_: True)
+
+
+async def test_it_is_broken_where_no_mac_is_compared(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokens, "hmac", AnyMac)
+    with is_broken("DID NOT RAISE"):
+        await test_a_token_that_is_not_ours_is_invalid_at_once(made, forged)
+
+
+@pytest.mark.parametrize("make", [of_the_future, of_a_tenant_that_was_lost])
+async def test_it_is_broken_where_nobody_looks_at_the_heads(made: Made, monkeypatch: pytest.MonkeyPatch, make) -> None:
+    monkeypatch.setattr(waiting, "_require_known", lambda *_: None)
+    with is_broken():
+        await test_a_token_of_what_this_database_never_committed_is_lost_at_once(made, make)
+
+
+async def test_it_is_broken_where_nobody_waits_for_a_token(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Positions, "_reach", lambda self, wanted, _: self.now(wanted))
+    with is_broken("DID NOT RAISE"):
+        await test_with_the_relay_stopped_a_token_is_unavailable_in_two_seconds_and_says_how_far_it_is(made)

@@ -1,4 +1,4 @@
-"""The connection to PostgreSQL breaks at COMMIT; the caller tries again with the same request_id."""
+"""Promise 9: connection lost at COMMIT, retried with the same request_id: one row, the same token."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import asyncpg
 import grpc
 import pytest
 
+from pemba.storage import journal, outbox
 from pemba.v1 import types_pb2, workspaces_pb2
 from tests.integration.relay.conftest import Serving
+from tests.promises.conftest import is_broken
 from tests.proxy import Proxy, Side
 from tests.stack import Calls, Refusal
 from tests.truth import eventually, require_no_gap, sql
@@ -122,3 +124,48 @@ async def waits_for_a_lock(url: str) -> bool:
     )
     await connection.close()
     return bool(waiting)
+
+
+async def test_it_is_broken_where_no_request_is_remembered(
+    calls: Calls,
+    root: workspaces_pb2.Workspace,
+    postgres_proxy: Proxy,
+    database_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def nothing(*_: object) -> None:
+        """Neither looks nor writes."""
+
+    monkeypatch.setattr(journal, "recall", nothing)
+    monkeypatch.setattr(journal, "remember", nothing)
+    with is_broken():
+        await test_the_answer_to_commit_is_lost_and_the_retry_gets_the_first_outcome(
+            calls, root, postgres_proxy, database_url
+        )
+    rows = await sql(database_url, "SELECT seq FROM outbox WHERE tenant_id = $1", root.tenant_id)
+    assert len(rows) > 2, "it was carried out twice"
+
+
+async def test_it_is_broken_where_the_request_is_looked_up_before_the_head_is_held(
+    calls: Calls,
+    root: workspaces_pb2.Workspace,
+    postgres_proxy: Proxy,
+    database_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The commit in doubt is missed then, and the retry is no answer."""
+    advance, recall = outbox.advance, journal.recall
+    known: dict[object, set[str]] = {}
+
+    async def advance_after_a_look(tx, by: int = 1):
+        found = await tx.connection.fetch("SELECT request_id FROM idempotency")
+        known[tx] = {row["request_id"] for row in found}
+        return await advance(tx, by)
+
+    async def recall_as_of_the_look(tx, key):
+        return await recall(tx, key) if key.request_id in known[tx] else None
+
+    monkeypatch.setattr(outbox, "advance", advance_after_a_look)
+    monkeypatch.setattr(journal, "recall", recall_as_of_the_look)
+    with pytest.raises(grpc.aio.AioRpcError):
+        await test_a_retry_that_overtakes_the_commit_waits_for_it(calls, root, postgres_proxy, database_url)
