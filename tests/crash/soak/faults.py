@@ -163,7 +163,7 @@ FAULTS = (
 class Gremlins:
     """Each strikes one target at a time, and no two the same; what they did is counted by fault and kind of target."""
 
-    def __init__(self, world: World, seed: int, count: int = 2) -> None:
+    def __init__(self, world: World, seed: int, count: int = 3) -> None:
         self.injected: Counter[str] = Counter()
         self._world = world
         self._busy: set[str] = set()
@@ -187,4 +187,4 @@ class Gremlins:
             came = await fault.strike(self._world, dice, target)
             self._busy.remove(target)
             self.injected[f"{fault.name}: {target.partition('_')[0]}"] += came
-            await _within(self._stopping, dice.uniform(0.1, 1.0))
+            await _within(self._stopping, dice.uniform(0.0, 0.5))

@@ -1,6 +1,8 @@
 """Everything at once, for as long as it takes: changes and questions while every process is killed, frozen and cut off.
 
 The seed is printed, and PEMBA_TEST_SEED sets it: what the dice say is the same again, when it happens is not.
+PEMBA_TEST_SOAK_SECONDS makes it shorter or longer, and PEMBA_TEST_WITHOUT (`faults.guards`) shows what it finds where a
+guard is switched off.
 """
 
 from __future__ import annotations
@@ -40,6 +42,7 @@ async def test_whatever_goes_wrong_nothing_is_lost_and_no_answer_is_older_than_i
     capsys: pytest.CaptureFixture[str],
     seconds: float,
 ) -> None:
+    seconds = float(os.environ.get("PEMBA_TEST_SOAK_SECONDS") or seconds)
     seed = int(os.environ.get("PEMBA_TEST_SEED") or secrets.randbelow(10**9))
     spicedb = await asyncio.to_thread(servers.own_spicedb, f"spicedb_soak_{secrets.token_hex(4)}")
     await asyncio.to_thread(apply_schema, spicedb)
