@@ -7,7 +7,8 @@ from typing import Any
 
 from pemba.authorizer.decisions import Decided, Decisions
 from pemba.authorizer.waiting import Positions
-from pemba.relay.fence import Fence
+from pemba.relay import fence
+from pemba.relay.fence import Fence, Verdict
 from pemba.relay.lease import Holding
 from pemba.spicedb.client import SpiceDB
 from pemba.storage import delivery, journal
@@ -56,11 +57,17 @@ def _remembering() -> None:
     journal.recall, journal.remember = recall, recall
 
 
+def _verdicts() -> None:
+    """Whatever a fence says, all is well."""
+    fence.judge = lambda *_, **__: Verdict.WELL
+
+
 GUARDS = {
     "fences": _fences,
     "prefixes": _prefixes,
     "remembering": _remembering,
     "positions": _positions,
+    "verdicts": _verdicts,
     "waiting": _waiting,
 }
 
