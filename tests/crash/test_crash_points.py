@@ -7,20 +7,23 @@ import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import grpc
 import psutil
 import pytest
 
 from pemba.dev.process import Server
+from pemba.dev.spicedb import SpiceDB as SpiceDBServer
 from pemba.spicedb.client import SpiceDB
 from pemba.v1 import users_pb2, users_pb2_grpc, workspaces_pb2, workspaces_pb2_grpc
-from tests.crash.faults.points import RELAY_POINTS, SERVE_POINTS
+from tests.crash.faults.points import HEALING_POINTS, RELAY_POINTS, SERVE_POINTS
 from tests.crash.faults.processes import FaultyRelay, FaultyServe
 from tests.crash.faults.recording import Recording, recording, resurrected
 from tests.integration.conftest import Parts
 from tests.integration.relay.conftest import Relaying, Serving, relaying, serving
-from tests.stack import Calls, Processes, calling
+from tests.integration.relay.test_healing import empty
+from tests.stack import Calls, Processes, calling, processes, run_command
 from tests.truth import as_owner, eventually, require_truth, sql
 
 __all__ = ["relaying", "serving"]
@@ -56,6 +59,7 @@ class Scene:
     calls: Calls
     root: workspaces_pb2.Workspace
     sent: Sent = field(default_factory=Sent)
+    running: Processes | None = None
 
 
 @pytest.fixture
@@ -147,3 +151,53 @@ async def test_a_server_that_is_killed(
         await eventually(lambda: has_ended(doomed))
     assert "SIGKILL" in doomed.last_words()
     await require_all_well(scene, relaying, parts)
+
+
+@pytest.fixture
+async def lost(own_spicedb: Callable[[], SpiceDBServer], database_url: str, tmp_path: Path) -> AsyncIterator[Scene]:
+    """The same before a SpiceDB of its own, of which this database knows the schema, and which is emptied."""
+    spicedb = await asyncio.to_thread(own_spicedb)
+    settings = {"database_url": database_url, "spicedb_endpoint": spicedb.endpoint, "spicedb_key": spicedb.key}
+    applied = await run_command("schema", "apply", **settings)
+    assert applied.code == 0, applied
+    store = SpiceDB.connect(spicedb.endpoint, spicedb.key)
+    async with (
+        processes(tmp_path, relay_lease_seconds=2, **settings) as running,
+        recording(database_url, store) as seen,
+    ):
+        serve, relay = await asyncio.gather(running.serve(), running.relay())
+        async with calling(serve.settings["PEMBA_GRPC_LISTEN"]) as calls:
+            root = (await calls.tenant("acme")).root_workspace
+            scene = Scene(database_url, store, seen, calls, root, running=running)
+            for user in ("alice", "bob"):
+                await scene.sent.send(calls, user, grant(root, user, user))
+            await require_truth(database_url, store, root.tenant_id)
+            await running.stop(relay)
+            await asyncio.to_thread(empty, spicedb)
+            yield scene
+    await store.close()
+
+
+IN_SHORT = ("loss.declared.after", "loss.fences.after", "rows.committed")
+"""Each starts a whole Pemba: the others take their turn in the long run."""
+
+
+@pytest.mark.parametrize(
+    "point", [p if p in IN_SHORT else pytest.param(p, marks=[pytest.mark.long]) for p in HEALING_POINTS]
+)
+async def test_a_relay_that_is_killed_while_it_fills_a_store_that_lost_everything(lost: Scene, point: str) -> None:
+    assert lost.running is not None
+    doomed = await lost.running.relay(FaultyRelay, test_crash_at=point)
+    await lost.sent.send(lost.calls, "carol", grant(lost.root, "carol", "carol"))
+    await lost.sent.send(lost.calls, "no_bob", revoke(lost.root, "bob", "no_bob"))
+    await eventually(lambda: has_ended(doomed), 20)
+    assert "SIGKILL" in doomed.last_words()
+    await lost.running.relay()
+    await eventually(lambda: is_filled(lost.url), 30)
+    await lost.sent.send_all_again(lost.calls)
+    await require_truth(lost.url, lost.store, lost.root.tenant_id)
+    assert await resurrected(lost.seen, lost.url) == []
+
+
+async def is_filled(url: str) -> bool:
+    return bool(await sql(url, "SELECT FROM installation WHERE store_epoch = filled_epoch"))

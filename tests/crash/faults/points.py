@@ -17,9 +17,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from pemba.relay import fence
+from pemba.relay.healing import Healing
 from pemba.spicedb.client import SpiceDB
-from pemba.storage import delivery, journal, leases, outbox, user_jobs
+from pemba.storage import delivery, journal, leases, lives, outbox, user_jobs
 from pemba.storage.database import Database
+from pemba.storage.lives import Lives
 from pemba.storage.wakeup import Notifier
 
 # Each function changes PostgreSQL in a transaction that it gets as its first argument.
@@ -28,6 +30,7 @@ RELAY_STATEMENTS: dict[str, tuple[Any, str]] = {
     "lease.renew": (leases, "renew"),
     "lease.release": (leases, "release"),
     "fence.number": (leases, "raise_number"),
+    "fence.landed": (leases, "mark_landed"),
     "record": (delivery, "mark_delivered_if_leased"),
     "retention.outbox": (delivery, "prune_outbox"),
     "retention.idempotency": (delivery, "prune_idempotency"),
@@ -43,7 +46,13 @@ SERVE_STATEMENTS: dict[str, tuple[Any, str]] = {
     "global.row": (journal, "append_global"),
     "global.response": (journal, "complete"),
 }
+# What a relay does after a loss; `rows` are the repairs with which it fills the store.
+HEALING_STATEMENTS: dict[str, tuple[Any, str]] = {
+    "rows": (journal, "append"),
+    "filled": (lives, "mark_filled"),
+}
 RELAY_CALLS = ("fence.write", "delivery.write")
+HEALING_CALLS = ("loss.declared", "loss.fences")
 SERVE_CALLS = ("notify",)
 
 
@@ -71,13 +80,14 @@ def _names(statements: dict[str, tuple[Any, str]], calls: tuple[str, ...]) -> li
 
 RELAY_POINTS = _names(RELAY_STATEMENTS, RELAY_CALLS)
 SERVE_POINTS = _names(SERVE_STATEMENTS, SERVE_CALLS)
+HEALING_POINTS = _names(HEALING_STATEMENTS, HEALING_CALLS)
 
 Reach = Callable[[str], None]
 
 
 def arm(point: Point) -> None:
     """From now on this process kills itself, with what SIGKILL leaves behind, when it gets there."""
-    assert point.name in RELAY_POINTS + SERVE_POINTS, f"no such point: {point.name}"
+    assert point.name in RELAY_POINTS + SERVE_POINTS + HEALING_POINTS, f"no such point: {point.name}"
     reached = 0
 
     def reach(name: str) -> None:
@@ -93,11 +103,13 @@ def arm(point: Point) -> None:
 def wrap(reach: Reach) -> None:
     """Have `reach` called with the name of each point as it is reached."""
     touched: dict[int, list[str]] = {}
-    for name, (module, function) in {**RELAY_STATEMENTS, **SERVE_STATEMENTS}.items():
+    for name, (module, function) in {**RELAY_STATEMENTS, **SERVE_STATEMENTS, **HEALING_STATEMENTS}.items():
         setattr(module, function, _statement(name, getattr(module, function), touched, reach))
     Database._transaction = _transactions(Database._transaction, touched, reach)  # type: ignore[method-assign]
     SpiceDB.write = _write(SpiceDB.write, reach)  # type: ignore[method-assign]
     Notifier._flush = _call("notify", Notifier._flush, reach)  # type: ignore[method-assign]
+    Lives.begin = _call("loss.declared", Lives.begin, reach)  # type: ignore[method-assign]
+    Healing._write_fences = _call("loss.fences", Healing._write_fences, reach)  # type: ignore[method-assign]
 
 
 def _statement(
@@ -145,9 +157,9 @@ def _write(original: Any, reach: Reach) -> Any:
 
 def _call(name: str, original: Any, reach: Reach) -> Any:
     @functools.wraps(original)
-    async def call(*given: Any) -> None:
+    async def call(*given: Any, **named: Any) -> None:
         reach(f"{name}.before")
-        await original(*given)
+        await original(*given, **named)
         reach(f"{name}.after")
 
     return call

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
+import asyncpg
+import grpc
 import psutil
 
 from pemba.dev.process import Server
 from tests.crash.soak.world import Part, World
+from tests.integration.relay.test_healing import empty
 from tests.proxy import Proxy, Side
 from tests.stack import family
+from tests.truth import eventually, sql
 
 Strike = Callable[[World, random.Random, str], Awaitable[bool]]
 """Does it to the target of that name, and undoes it; whether it came about."""
@@ -158,6 +163,38 @@ FAULTS = (
     Fault("answer to a delivery swallowed", "relay", _swallow_the_answer_to_a_delivery, 3),
     Fault("delivery late", "relay", _deliver_late, 3),
 )
+
+
+@dataclass
+class Emptied:
+    """SpiceDB lost everything but its schema: between these times (Unix seconds), until another life was declared."""
+
+    began: float
+    declared: float
+
+
+async def empty_store(world: World) -> Emptied:
+    """As soon as SpiceDB takes it; returns when that was noticed."""
+
+    async def life() -> str:
+        with suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            return str((await sql(world.url, "SELECT store_epoch FROM installation"))[0]["store_epoch"])
+        return ""
+
+    async def is_empty() -> bool:
+        with suppress(grpc.RpcError):
+            await asyncio.to_thread(empty, world.spicedb)
+            return True
+        return False
+
+    async def is_another() -> bool:
+        return await life() not in ("", before)
+
+    before = await eventually(life, 60)
+    began = time.time()
+    await eventually(is_empty, 60, every=0.1)
+    await eventually(is_another, 60, every=0.05)
+    return Emptied(began, time.time())
 
 
 class Gremlins:

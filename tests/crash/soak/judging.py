@@ -20,6 +20,7 @@ from pemba.tokens import Signer
 from tests.crash.faults.checker import Timeline
 from tests.crash.faults.recording import rows_of
 from tests.crash.soak.callers import Acknowledged, Told
+from tests.crash.soak.faults import Emptied
 from tests.stack import ROOT_SECRET
 from tests.truth import sql
 
@@ -151,6 +152,11 @@ async def _statuses_of(url: str) -> Statuses:
 def unexplained(history: History, told: Sequence[Told]) -> Iterator[Told]:
     """Answers that are those of no state they may be of."""
     return (each for each in told if not history.is_explained(each))
+
+
+def is_of_an_emptied_store(told: Told, emptied: Sequence[Emptied], knows_for: float) -> bool:
+    """A denial between the loss and the moment at which every server must have heard of it: it grants nothing."""
+    return not told.allowed and any(e.began <= told.ended and told.began <= e.declared + knows_for for e in emptied)
 
 
 async def lost(url: str, history: History, acknowledged: Sequence[Acknowledged]) -> list[Acknowledged]:
