@@ -13,7 +13,7 @@ from pemba.storage.database import Database
 from pemba.storage.outbox import shard_of
 from tests.integration.conftest import Parts
 from tests.integration.relay.conftest import Relaying, Seized
-from tests.truth import as_owner, eventually, is_delivered, positions, require_truth, sql, stored
+from tests.truth import as_owner, is_delivered, positions, require_truth, sql, stored
 
 Made = tuple[Tenant, Workspace]
 
