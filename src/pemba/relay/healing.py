@@ -144,7 +144,7 @@ class Healing:
                 return
             new = {shard: _above(found.get(shard), row) for shard, row in leases.by_shard.items()}
             marked = {shard: (mark.epoch, mark.n) for shard, mark in new.items()}
-            await session.begin(marked, database_lost=verdict is Verdict.DATABASE_LOST)
+            await session.begin(marked, PRINCIPAL, verdict, database_lost=verdict is Verdict.DATABASE_LOST)
         LOSSES_DECLARED.labels(verdict).inc()
         log.error(
             Event(verdict),

@@ -17,7 +17,7 @@ from typing import Any
 import asyncpg
 
 from pemba.model import GLOBAL_STREAM, TenantId
-from pemba.storage.database import CONNECT_SECONDS, RELAY_ROLE, RelayTransaction, SystemTransaction
+from pemba.storage.database import CONNECT_SECONDS, RELAY_ROLE, SYSTEM_ROLE, RelayTransaction, SystemTransaction
 from pemba.storage.errors import CONNECTION_FAILURES, translated
 from pemba.storage.statement import Statement
 
@@ -43,6 +43,12 @@ _NEW_LEASES = """
 _NEW_EPOCHS = """
     UPDATE installation SET store_epoch = gen_random_uuid(),
         database_epoch = CASE WHEN $1 THEN gen_random_uuid() ELSE database_epoch END
+"""
+_AUDIT = f"""
+    INSERT INTO audit (tenant_id, principal, peer, request_id, method, object, reason, after, ops)
+    SELECT '{GLOBAL_STREAM}', $1, 'relay', 'store-' || store_epoch, 'DeclareLoss', 'installation', upper($2),
+        jsonb_build_object('store_epoch', store_epoch, 'database_epoch', database_epoch), '[]'
+    FROM installation
 """
 _STANDING = Statement("SELECT installation_id, store_epoch, filled_epoch FROM installation")
 # Those whose stream does not hold the row yet with which they are complete.
@@ -126,13 +132,20 @@ class Lives:
             has_schema = await self._connection.fetchval(_HAS_SCHEMA)
             yield Leases({r["shard"]: Numbers(r["epoch"], r["n"], r["landed"]) for r in records}, has_schema)
 
-    async def begin(self, leases: Mapping[int, tuple[int, int]], *, database_lost: bool) -> None:
-        """Inside `locked`: another life of the store (and the database), in which nobody holds a shard."""
+    async def begin(
+        self, leases: Mapping[int, tuple[int, int]], principal: str, what: str, *, database_lost: bool
+    ) -> None:
+        """Inside `locked`: another life of the store (and the database), in which nobody holds a shard.
+
+        The audit says that `principal` declared `what`.
+        """
         shards = sorted(leases)
         epochs, numbers = ([leases[shard][i] for shard in shards] for i in (0, 1))
         await self._connection.execute(_NEW_LEASES, shards, epochs, numbers)
         await self._connection.execute("RESET ROLE")
         await self._connection.execute(_NEW_EPOCHS, database_lost)
+        await self._connection.execute(f"SET LOCAL ROLE {SYSTEM_ROLE}")
+        await self._connection.execute(_AUDIT, principal, what)
 
 
 async def standing(tx: RelayTransaction | SystemTransaction) -> Standing:

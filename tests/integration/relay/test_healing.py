@@ -122,6 +122,8 @@ async def test_an_emptied_store_is_noticed_and_filled_again_and_its_tokens_still
     await stack.is_healed()
     assert await stack.calls.may_view(stack.acme, "bob", stack.bobs)
     assert await stack.calls.may_view(stack.globex, "dora")
+    [declared] = await sql(stack.url, "SELECT principal, reason FROM audit WHERE method = 'DeclareLoss'")
+    assert tuple(declared) == ("pemba:relay", "STORE_LOST")
     assert not await stack.calls.may_view(stack.acme, "bob", await stack.calls.revoke(stack.acme, "bob"))
     await stack.is_true()
 
