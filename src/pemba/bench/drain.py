@@ -12,9 +12,9 @@ from pemba.bench.loading import Loaded, undelivered
 from pemba.bench.stage import Bench
 from pemba.model import Caller, ObjectRef, Operation, Seq, SubjectRef, TenantId, TenantScope, Tuple, TupleOperation
 from pemba.projection import object_in_spicedb
-from pemba.relay.batches import MAX_REQUEST_OPERATIONS
 from pemba.spicedb.client import SpiceDB
 from pemba.storage import journal, outbox
+from pemba.storage.delivery import MAX_REQUEST_OPERATIONS
 from pemba.storage.journal import AuditEntry
 
 STREAMS = 16

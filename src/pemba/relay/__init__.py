@@ -9,8 +9,7 @@ What is authoritative: PostgreSQL.  A tenant's rows (1, 2, 3 ... without a gap) 
                        +--> a shard is due --> its lane, one request at a time:
     poll (guarantee) --+
                             keep      the fence, where it is time or in doubt
-                            read      due tenants, and the next batch of each       (one transaction, then closed)
-                            pack      several tenants' batches into one request
+                            read      the next batches of those that waited longest (one transaction, then closed)
                             write     WriteRelationships, which must find the fence (no transaction is open)
                             record    delivered_seq, zedtoken, stamp                (one transaction, if still leased)
 
@@ -18,6 +17,14 @@ Order.  A batch is a pure function of delivered_seq and the rows (and of what is
 contiguous prefix within the bounds of one row.  Rows are only appended, so whoever tries again covers at least what a
 lost request covered.  Within a batch the last operation on a tuple wins, and TOUCH and DELETE may be repeated, so
 duplicates are harmless.
+
+Fairness.  A round of a lane is one request, and gives each tenant one batch at the most; those whose last delivery is
+the longest ago come first.  So a tenant with a backlog is behind all others of its shard after each request, and one
+that has waited is in the next.
+
+Memory.  It is bounded by the number of shards, whatever the backlog: a lane holds one request, which is at most 1,000
+operations, 1,000 rows and 3 MiB as the outbox holds it (`storage.delivery`), and all that is made of it in turn.  With
+sixteen lanes that is 16,000 operations, some 25 MB with ids of the usual lengths; no operation is longer than 4 KiB.
 
 Any number of relays deliver side by side.  Sixteen shards, to each of which a fixed part of the tenants belongs, are
 divided among those that are connected to PostgreSQL: each holds a shared lock there, counts the others' and knows its

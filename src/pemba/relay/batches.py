@@ -1,19 +1,14 @@
-"""Batches and requests: pure functions of what was read."""
+"""Batches: pure functions of what was read."""
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from pemba.model import Effect, Operation, Seq, TenantId, Tuple, TupleOperation
-from pemba.storage.outbox import MAX_ROW_BYTES, MAX_ROW_OPERATIONS, OutboxRow
+from pemba.storage.outbox import OutboxRow
 from pemba.storage.parked import Refusal
-
-MAX_REQUEST_OPERATIONS = 1000
-"""What SpiceDB takes in one write: two full batches always fit, so packing never splits one."""
-
-MAX_REQUEST_BYTES = 3 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +52,6 @@ class Batch:
         """The newest life of the store in which the tenant stands with this batch; None where none of its rows says."""
         return next((row.store_epoch for row in reversed(self.rows) if row.store_epoch is not None), None)
 
-    @property
-    def bytes(self) -> int:
-        """An upper bound of what the operations take in a request."""
-        return sum(len(str(o.tuple)) + 64 for o in self.operations)
-
 
 def batch(tenant_id: TenantId, rows: Sequence[OutboxRow], *, has_parked: bool = False) -> Batch:
     """Rows of one tenant, contiguous and within the bounds, as one batch: the last operation on a tuple wins.
@@ -84,22 +74,3 @@ def first_missing(delivered_seq: Seq, rows: Sequence[OutboxRow]) -> Seq | None:
         if row.seq != expected:
             return Seq(expected)
     return None if rows else Seq(delivered_seq + 1)
-
-
-def pack(batches: Iterable[Batch]) -> Iterator[list[Batch]]:
-    """Batches of several tenants in requests of 1,000 operations and 3 MiB, none of them split."""
-    request: list[Batch] = []
-    operations = size = 0
-    for next_batch in batches:
-        operations += len(next_batch.operations)
-        size += next_batch.bytes
-        if request and (operations > MAX_REQUEST_OPERATIONS or size > MAX_REQUEST_BYTES):
-            yield request
-            request, operations, size = [], len(next_batch.operations), next_batch.bytes
-        request.append(next_batch)
-    if request:
-        yield request
-
-
-assert 2 * MAX_ROW_OPERATIONS <= MAX_REQUEST_OPERATIONS
-assert MAX_ROW_BYTES <= MAX_REQUEST_BYTES

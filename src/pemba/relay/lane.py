@@ -10,7 +10,7 @@ import structlog
 from pemba.errors import PembaError
 from pemba.model import TenantId, TupleOperation
 from pemba.relay.backoff import Backoff
-from pemba.relay.batches import Batch, batch, first_missing, pack
+from pemba.relay.batches import Batch, batch, first_missing
 from pemba.relay.fence import Fence, FenceFault, FenceInDoubt, Verdict
 from pemba.relay.parking import Parking
 from pemba.spicedb.client import SpiceDB
@@ -30,7 +30,7 @@ from pemba.telemetry import (
 )
 
 MAX_TENANTS = 64
-"""Tenants in one round of a lane: bounds what a round holds in memory."""
+"""Tenants in one round of a lane."""
 
 log = structlog.get_logger()
 
@@ -129,19 +129,16 @@ class Lane:
         return done > 0
 
     async def run_once(self) -> int:
-        """One round: the next batch of each due tenant; how many rows were delivered.
+        """One round: the next batches of those that waited the longest, one request; how many rows were delivered.
 
         Raises what `Fence.keep` does, FenceInDoubt, Unavailable, WriteFailed and LeaseLost; whatever was written and
         not recorded is written again by the next round, whoever's that is.
         """
         # Before the read: what was delivered under an older fence is recorded by now, or will never be.
         await self.fence.keep()
-        schema_number, batches = await self._read()
+        schema_number, request = await self._read()
         self.fence.saw_schema(schema_number)
-        delivered = 0
-        for request in pack(batches):
-            delivered += await self._deliver(request, schema_number)
-        return delivered
+        return await self._deliver(request, schema_number) if request else 0
 
     async def _keep_fence(self) -> int:
         await self.fence.keep()
@@ -158,7 +155,7 @@ class Lane:
         return schema_number, [
             batch(t.tenant_id, rows[t.tenant_id], has_parked=t.has_parked).without(refusals.get(t.tenant_id, ()))
             for t in due
-            if self._is_contiguous(t, rows.get(t.tenant_id, []))
+            if t.tenant_id in rows and self._is_contiguous(t, rows[t.tenant_id])
         ]
 
     def _is_contiguous(self, due: DueTenant, rows: Sequence[OutboxRow]) -> bool:
@@ -256,6 +253,7 @@ class Lane:
         _, backoff = self._aside.get(tenant_id, (0.0, Backoff()))
         pause = backoff.failed()
         self._aside[tenant_id] = (asyncio.get_running_loop().time() + pause, backoff)
+        self.wake()  # the round may have held nobody else
         RELAY_WRITE_FAILURES.labels(what["kind"]).inc()
         log.error(
             Event.DELIVERY_FAILED,

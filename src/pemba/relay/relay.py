@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
@@ -27,6 +28,9 @@ from pemba.storage.leases import Lease
 from pemba.storage.outbox import shard_of
 from pemba.storage.wakeup import RelaySession, Replicas
 from pemba.telemetry import OUTBOX_UNDELIVERED_ROWS, Event
+
+POLL_PART = 0.1
+"""Of the time, for looks at every stream of this relay's shards: each costs as much as there are tenants."""
 
 LOOK_SECONDS = 0.5
 """How often relays are counted, and shards taken and given up."""
@@ -168,6 +172,7 @@ class Relay:
         pause = self._options.poll_min_seconds
         before: dict[int, int] = {}
         while not self._stopping.is_set():
+            began = time.monotonic()
             lanes = self._leases.lanes
             due: dict[int, int] = {}
             try:
@@ -185,7 +190,7 @@ class Relay:
             moves = bool(due) and due != before
             pause = self._options.poll_min_seconds if moves else min(pause * 2, self._options.poll_max_seconds)
             before = due
-            await self._pause(pause)
+            await self._pause(max(pause, (time.monotonic() - began) / POLL_PART))
 
     async def _pause(self, seconds: float) -> None:
         try:

@@ -40,6 +40,8 @@ _SETTINGS = {
     "statement_timeout": "30000",
     "application_name": "pemba",
 }
+# A plan is kept until statistics change: what was planned while the outbox was small must not read all of it later.
+_RELAY_SETTINGS = {"enable_seqscan": "off"}
 
 log = structlog.get_logger()
 
@@ -111,7 +113,7 @@ class Database:
                     command_timeout=self._command_seconds,
                     init=_prepare_connection,
                     reset=_reset_nothing,
-                    server_settings={**_SETTINGS, "role": role},
+                    server_settings={**_SETTINGS, **(_RELAY_SETTINGS if role == RELAY_ROLE else {}), "role": role},
                 )
 
     async def close(self) -> None:

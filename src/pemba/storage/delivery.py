@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+
+from asyncpg import Record
 
 from pemba.model import Seq, TenantId
 from pemba.storage.database import RelayTransaction
@@ -13,12 +15,20 @@ from pemba.storage.outbox import MAX_ROW_BYTES, MAX_ROW_OPERATIONS, NextExpiry, 
 from pemba.storage.statement import Statement
 
 MAX_ROWS_OF_A_BATCH = 500
-"""Empty rows count nothing towards the bounds of a batch; this bounds what one read brings."""
+"""Empty rows count nothing towards the other bounds of a batch."""
+
+MAX_REQUEST_OPERATIONS = 1000
+"""What SpiceDB takes in one write: two full batches always fit."""
+
+MAX_REQUEST_BYTES = 3 * 1024 * 1024
+"""In the outbox's own form, which is no shorter than SpiceDB's; that takes 4 MiB."""
+
+MAX_REQUEST_ROWS = 2 * MAX_ROWS_OF_A_BATCH
 
 _DUE_SHARDS = Statement(
     """
     SELECT h.shard, CAST(sum(h.head_seq - coalesce(d.delivered_seq, 0)) AS bigint) AS undelivered
-    FROM tenant_head h LEFT JOIN tenant_delivery d ON d.tenant_id = h.tenant_id
+    FROM tenant_head h LEFT JOIN tenant_delivery d ON d.tenant_id = h.tenant_id AND d.shard = h.shard
     WHERE h.shard = ANY (CAST(:shards AS smallint[])) AND h.head_seq > coalesce(d.delivered_seq, 0) GROUP BY h.shard
     """
 )
@@ -27,29 +37,50 @@ _DUE = Statement(
     """
     SELECT h.tenant_id, h.head_seq, coalesce(d.delivered_seq, 0) AS delivered_seq, d.parked_from
     FROM tenant_head h
-    LEFT JOIN tenant_delivery d ON d.tenant_id = h.tenant_id
+    LEFT JOIN tenant_delivery d ON d.tenant_id = h.tenant_id AND d.shard = h.shard
     WHERE h.shard = :shard AND h.head_seq > coalesce(d.delivered_seq, 0)
         AND h.tenant_id <> ALL (CAST(:without AS text[]))
     ORDER BY d.update_time NULLS FIRST, h.tenant_id LIMIT :limit
     """
 )
-# The longest contiguous prefix within a row's own bounds; the first row always counts.
-_PREFIX = Statement(
+# Of each tenant its batch, the longest prefix within a row's own bounds (the first row always counts); of the tenants,
+# in the order given, as many as a request takes, whole.  Nothing is read of the tenants after those.
+_ROUND = Statement(
     """
-    SELECT due.tenant_id, prefix.seq, prefix.ops, prefix.trace, prefix.store_epoch, prefix.next_expiry,
-        extract(epoch FROM now() - prefix.create_time) AS age_seconds
-    FROM unnest(CAST(:tenant_ids AS text[]), CAST(:delivered AS bigint[])) AS due (tenant_id, delivered_seq)
-    CROSS JOIN LATERAL (
-        SELECT seq, ops, trace, create_time, store_epoch, next_expiry,
-            sum(op_count) OVER w AS operations, sum(op_bytes) OVER w AS bytes, count(*) OVER w AS rows
-        FROM (
-            SELECT seq, ops, op_count, op_bytes, trace, create_time, store_epoch, next_expiry
-            FROM outbox o
-            WHERE o.tenant_id = due.tenant_id AND o.seq > due.delivered_seq ORDER BY o.seq LIMIT :max_rows
-        ) next WINDOW w AS (ORDER BY seq)
-    ) prefix
-    WHERE prefix.rows = 1 OR prefix.operations <= :max_operations AND prefix.bytes <= :max_bytes
-    ORDER BY due.tenant_id, prefix.seq
+    WITH RECURSIVE due AS (
+        SELECT tenant_id, delivered_seq, place
+        FROM unnest(CAST(:tenant_ids AS text[]), CAST(:delivered AS bigint[])) WITH ORDINALITY
+            AS given (tenant_id, delivered_seq, place)
+    ), round AS (
+        SELECT CAST(0 AS bigint) AS place, CAST('' AS text) AS tenant_id, CAST(0 AS bigint) AS delivered_seq,
+            CAST(0 AS bigint) AS last_seq, CAST(0 AS bigint) AS operations, CAST(0 AS bigint) AS bytes,
+            CAST(0 AS bigint) AS rows
+        UNION ALL
+        SELECT due.place, due.tenant_id, due.delivered_seq, batch.last_seq,
+            round.operations + batch.operations, round.bytes + batch.bytes, round.rows + batch.rows
+        FROM round JOIN due ON due.place = round.place + 1
+        CROSS JOIN LATERAL (
+            SELECT max(seq) AS last_seq, CAST(coalesce(max(operations), 0) AS bigint) AS operations,
+                CAST(coalesce(max(bytes), 0) AS bigint) AS bytes, count(*) AS rows
+            FROM (
+                SELECT seq, sum(op_count) OVER w AS operations, sum(op_bytes) OVER w AS bytes, row_number() OVER w AS n
+                FROM outbox WHERE tenant_id = due.tenant_id
+                    AND seq > due.delivered_seq AND seq <= due.delivered_seq + CAST(:max_rows AS bigint)
+                WINDOW w AS (ORDER BY seq)
+            ) prefix
+            WHERE n = 1 OR operations <= :batch_operations AND bytes <= :batch_bytes
+        ) batch
+        WHERE round.place = 0 OR round.operations + batch.operations <= :round_operations
+            AND round.bytes + batch.bytes <= :round_bytes AND round.rows + batch.rows <= :round_rows
+    )
+    SELECT round.tenant_id, o.seq, o.ops, o.trace, o.store_epoch, o.next_expiry,
+        extract(epoch FROM now() - o.create_time) AS age_seconds
+    FROM round LEFT JOIN LATERAL (
+        SELECT seq, ops, trace, store_epoch, next_expiry, create_time FROM outbox
+        WHERE tenant_id = round.tenant_id AND seq > round.delivered_seq AND seq <= round.last_seq
+        ORDER BY seq LIMIT CAST(:max_rows AS bigint)
+    ) o ON true
+    WHERE round.place > 0 ORDER BY round.place, o.seq
     """
 )
 # Every writer of positions raises its shard's counter first and stamps what it writes with it.  The row's lock is held
@@ -142,28 +173,42 @@ async def due_tenants(tx: RelayTransaction, shard: int, limit: int, without: Seq
     ]
 
 
-async def prefixes(tx: RelayTransaction, due: Sequence[DueTenant]) -> Mapping[TenantId, list[OutboxRow]]:
-    """For each tenant the rows of its next batch, contiguous from the one after its delivered position."""
-    records = await _PREFIX.rows(
-        tx,
-        tenant_ids=[tenant.tenant_id for tenant in due],
-        delivered=[tenant.delivered_seq for tenant in due],
-        max_rows=MAX_ROWS_OF_A_BATCH,
-        max_operations=MAX_ROW_OPERATIONS,
-        max_bytes=MAX_ROW_BYTES,
-    )
+async def prefixes(tx: RelayTransaction, due: Sequence[DueTenant]) -> dict[TenantId, list[OutboxRow]]:
+    """The rows of the next batch of each tenant, for as many of them, from the first on, as one request takes.
+
+    A batch begins after what is delivered of its tenant, and is empty where the outbox holds nothing more.
+    """
+    records = await _ROUND.rows(tx, **_bounded(due))
     rows: dict[TenantId, list[OutboxRow]] = {}
     for record in records:
-        row = OutboxRow(
-            Seq(record["seq"]),
-            from_json(record["ops"]),
-            record["trace"],
-            float(record["age_seconds"]),
-            record["store_epoch"],
-            record["next_expiry"],
-        )
-        rows.setdefault(TenantId(record["tenant_id"]), []).append(row)
+        its = rows.setdefault(TenantId(record["tenant_id"]), [])
+        if record["seq"] is not None:
+            its.append(_row(record))
     return rows
+
+
+def _bounded(due: Sequence[DueTenant]) -> dict[str, object]:
+    return {
+        "tenant_ids": [tenant.tenant_id for tenant in due],
+        "delivered": [tenant.delivered_seq for tenant in due],
+        "max_rows": MAX_ROWS_OF_A_BATCH,
+        "batch_operations": MAX_ROW_OPERATIONS,
+        "batch_bytes": MAX_ROW_BYTES,
+        "round_operations": MAX_REQUEST_OPERATIONS,
+        "round_bytes": MAX_REQUEST_BYTES,
+        "round_rows": MAX_REQUEST_ROWS,
+    }
+
+
+def _row(record: Record) -> OutboxRow:
+    return OutboxRow(
+        Seq(record["seq"]),
+        from_json(record["ops"]),
+        record["trace"],
+        float(record["age_seconds"]),
+        record["store_epoch"],
+        record["next_expiry"],
+    )
 
 
 async def mark_delivered_if_leased(
@@ -207,3 +252,7 @@ async def prune_outbox(tx: RelayTransaction, age_seconds: float, limit: int) -> 
 async def prune_idempotency(tx: RelayTransaction, age_seconds: float, limit: int) -> int:
     """Delete at most `limit` remembered responses older than that; how many it were."""
     return await _PRUNE_IDEMPOTENCY.run(tx, age_seconds=age_seconds, limit=limit)
+
+
+assert 2 * MAX_ROW_OPERATIONS <= MAX_REQUEST_OPERATIONS
+assert MAX_ROW_BYTES <= MAX_REQUEST_BYTES

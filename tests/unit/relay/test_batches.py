@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pemba.errors import PreconditionFailed, Reason
 from pemba.model import Effect, ObjectRef, Operation, Seq, SubjectRef, TenantId, Tuple, TupleOperation
-from pemba.relay.batches import MAX_REQUEST_OPERATIONS, Batch, batch, first_missing, pack
+from pemba.relay.batches import batch, first_missing
 from pemba.storage import outbox
 from pemba.storage.outbox import OutboxRow
 from pemba.storage.parked import Refusal
@@ -111,17 +111,6 @@ def test_a_gap_is_found_and_so_is_nothing_at_all() -> None:
     assert first_missing(Seq(4), [row(6)]) == 5
     assert first_missing(Seq(4), [row(5), row(7)]) == 6
     assert first_missing(Seq(4), []) == 5
-
-
-@given(st.lists(st.integers(0, 500), max_size=30))
-def test_packing_splits_no_batch_keeps_the_order_and_the_bounds(sizes: list[int]) -> None:
-    batches = [
-        Batch(TenantId(str(i)), Seq(1), tuple(operation(Operation.TOUCH, n) for n in range(size)), ())
-        for i, size in enumerate(sizes)
-    ]
-    requests = list(pack(batches))
-    assert [b for request in requests for b in request] == batches
-    assert all(sum(len(b.operations) for b in request) <= MAX_REQUEST_OPERATIONS for request in requests)
 
 
 def test_a_large_change_is_several_rows_with_its_deletes_first() -> None:
