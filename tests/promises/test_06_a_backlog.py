@@ -48,7 +48,7 @@ async def test_it_is_broken_where_the_one_that_is_furthest_behind_comes_first(
     parts: Parts, relaying: Relaying, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     furthest_first = """
-        SELECT h.tenant_id, h.head_seq, coalesce(d.delivered_seq, 0) AS delivered_seq
+        SELECT h.tenant_id, h.head_seq, coalesce(d.delivered_seq, 0) AS delivered_seq, d.parked_from
         FROM tenant_head h LEFT JOIN tenant_delivery d ON d.tenant_id = h.tenant_id
         WHERE h.shard = :shard AND h.head_seq > coalesce(d.delivered_seq, 0)
             AND h.tenant_id <> ALL (CAST(:without AS text[]))
