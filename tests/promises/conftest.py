@@ -10,13 +10,16 @@ promise                                         switched off, one at a time
  4 two at once                                  the head's lock before anything is read; the user's lock
  5 NOTIFY lost, clocks off                      polling; the full look at a new session; the database's clock
  6 a backlog                                    tenants that waited longest first
+   poison                                       see integration/relay/test_parking.py
  7 SpiceDB down for long                        an error without a definite answer is tried again
+   a schema behind                              see integration/relay/test_parked_answers.py
  8 grant, revoke, grant in one batch            the last operation on a tuple alone
  9 connection lost at COMMIT                    the lookup of the request_id; its place after the head
 10 two servers, rollback                        numbers under the head's lock; numbers that roll back
 11 tokens                                       the MAC; the look at the heads; the wait
 12 repair under live changes                    the desired state read under the head's lock
 13 stores and databases restored                what the fences say
+   healed                                       see integration/relay/test_healing.py
 14 caches                                       each part of the key, each rule beside it
 """
 

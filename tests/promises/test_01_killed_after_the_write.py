@@ -122,7 +122,7 @@ async def test_it_is_broken_by_a_record_before_the_write(
         if first == "write":
             await require_truth(database_url, store, tenant.id)
             return
-        with is_broken("mallory"):
+        with is_broken():
             await require_truth(database_url, store, tenant.id)
 
 

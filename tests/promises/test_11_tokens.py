@@ -183,7 +183,7 @@ async def test_it_is_broken_where_no_mac_is_compared(made: Made, monkeypatch: py
 
 @pytest.mark.parametrize("make", [of_the_future, of_a_tenant_that_was_lost])
 async def test_it_is_broken_where_nobody_looks_at_the_heads(made: Made, monkeypatch: pytest.MonkeyPatch, make) -> None:
-    monkeypatch.setattr(waiting, "_require_known", lambda *_: None)
+    monkeypatch.setattr(waiting, "_are_known", lambda *_: True)
     with is_broken():
         await test_a_token_of_what_this_database_never_committed_is_lost_at_once(made, make)
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import random
+import uuid
 from collections.abc import Sequence
 
 from pemba import projection
-from pemba.model import Caller, Seq, TenantId, TenantScope, Tuple
+from pemba.model import Seq, TenantId, TenantScope, Tuple
 from pemba.service import repair, wanted
 from pemba.service.reconciliation import Reconciler
 from pemba.spicedb.client import SpiceDB
@@ -61,14 +62,14 @@ async def test_repair_under_live_grants_and_revokes_converges_and_undoes_no_ackn
 
 
 async def desired_before_the_head_is_held(
-    database: Database, caller: Caller, tenant_id: TenantId, tuples: Sequence[Tuple]
+    database: Database, entry: AuditEntry, tenant_id: TenantId, tuples: Sequence[Tuple], fills: uuid.UUID | None
 ) -> Seq | None:
     async with database.begin(TenantScope(tenant_id)) as tx:
         expected = await wanted.among(tx, tuples)
         seq = await outbox.advance(tx)
         assert seq is not None
         operations = projection.difference(set(tuples) - expected, expected)
-        await journal.append(tx, tenant_id, seq, [operations], AuditEntry(caller, "Reconcile", f"tenant:{tenant_id}"))
+        await journal.append(tx, tenant_id, seq, [operations], entry, fills)
         return seq
 
 
