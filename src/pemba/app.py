@@ -102,7 +102,7 @@ async def relay(settings: RelaySettings, stopping: asyncio.Event) -> None:
         if settings.relay_http_listen:
             await _http(parts, settings.relay_http_listen, status)
         database = await _database(parts, settings, (RELAY_ROLE,))
-        spicedb = _spicedb(parts, settings)
+        spicedb = _spicedb(parts, settings, one_write_at_a_time=settings.relay_one_write_at_a_time)
         gate = status.gate = SchemaGate(spicedb)
         await _when_reached(lambda: _migrated(settings.database_url), status, stopping)
         services = await _database(parts, settings, (API_ROLE, SYSTEM_ROLE))
@@ -188,8 +188,13 @@ async def _database(parts: AsyncExitStack, settings: DatabaseSettings, roles: tu
     return database
 
 
-def _spicedb(parts: AsyncExitStack, settings: SpiceDBSettings) -> SpiceDB:
-    spicedb = SpiceDB.connect(settings.spicedb_endpoint, settings.spicedb_key, tls=settings.spicedb_tls)
+def _spicedb(parts: AsyncExitStack, settings: SpiceDBSettings, *, one_write_at_a_time: bool = False) -> SpiceDB:
+    spicedb = SpiceDB.connect(
+        settings.spicedb_endpoint,
+        settings.spicedb_key,
+        tls=settings.spicedb_tls,
+        one_write_at_a_time=one_write_at_a_time,
+    )
     parts.push_async_callback(spicedb.close)
     return spicedb
 

@@ -186,6 +186,11 @@ class RelaySettings(DatabaseSettings, SpiceDBSettings):
         False, description="whether what that finds is repaired as well (by `pemba reconcile --apply`'s default budget)"
     )
     relay_rpc_seconds: float = Field(10.0, gt=0, le=120, description="deadline of one write to SpiceDB")
+    relay_one_write_at_a_time: bool = Field(
+        False,
+        description="for SpiceDB's memory datastore, which up to 1.56 can lose one of two writes that it acknowledges; "
+        "with a single relay",
+    )
     relay_lease_seconds: float = Field(
         15.0, ge=2, le=300, description="how long others wait before they take over from a relay that fell silent"
     )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any
 
 import grpc
@@ -111,19 +112,21 @@ _OPTIONS: list[tuple[str, Any]] = [
 class SpiceDB:
     """One channel to SpiceDB.  Every `timeout` is in seconds."""
 
-    def __init__(self, channel: grpc.aio.Channel, key: str) -> None:
+    def __init__(self, channel: grpc.aio.Channel, key: str, *, one_write_at_a_time: bool = False) -> None:
+        """`one_write_at_a_time`: a write waits for the one before it; its `timeout` begins with its turn."""
         self.channel = channel
+        self._turn: AbstractAsyncContextManager[None] = asyncio.Lock() if one_write_at_a_time else nullcontext()
         self.metadata = (("authorization", f"Bearer {key}"),)
         self._stub: Any = PermissionsServiceStub(channel)
 
     @classmethod
-    def connect(cls, endpoint: str, key: str, *, tls: bool = False) -> SpiceDB:
+    def connect(cls, endpoint: str, key: str, *, tls: bool = False, one_write_at_a_time: bool = False) -> SpiceDB:
         """Connects on first use.  Without TLS the key crosses the wire as it is: loopback or a mesh only."""
         if tls:
             channel = grpc.aio.secure_channel(endpoint, grpc.ssl_channel_credentials(), options=_OPTIONS)
         else:
             channel = grpc.aio.insecure_channel(endpoint, options=_OPTIONS)
-        return cls(channel, key)
+        return cls(channel, key, one_write_at_a_time=one_write_at_a_time)
 
     async def close(self) -> None:
         await self.channel.close()
@@ -193,8 +196,9 @@ class SpiceDB:
             ],
             optional_transaction_metadata=to_struct(metadata),
         )
-        with translated_write():
-            response = await self._stub.WriteRelationships(request, timeout=timeout, metadata=self.metadata)
+        async with self._turn:
+            with translated_write():
+                response = await self._stub.WriteRelationships(request, timeout=timeout, metadata=self.metadata)
         return str(response.written_at.token)
 
     async def read_tuples(
