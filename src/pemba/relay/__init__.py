@@ -48,6 +48,10 @@ holder relies on four fifths of it, counted by CLOCK_BOOTTIME (which runs on in 
 which it asked.  A relay that stops frees its shards as their lanes come to rest, and the others look for free ones
 every half second.
 
+A relay to which SpiceDB is silent for two leases, while PostgreSQL is not, stands back where there are others: it is
+counted no longer, and gives up its shards, until SpiceDB answers its look of every second.  Where SpiceDB is away for
+all, nothing comes of it: whoever reaches it first takes the shards.
+
 That keeps two relays apart, but not from a request that was sent before and arrives late.  Fences do (`relay.fence`):
 one tuple a shard, that every write must find in SpiceDB.  It is rotated at a takeover, so that nothing of an earlier
 holder lands any more; after every outcome without a definite answer, so that nothing of our own lands after its retry;

@@ -26,7 +26,7 @@ from pemba.storage import delivery
 from pemba.storage.database import Database
 from pemba.storage.leases import Lease
 from pemba.storage.outbox import shard_of
-from pemba.storage.wakeup import RelaySession, Replicas
+from pemba.storage.wakeup import RelaySession
 from pemba.telemetry import OUTBOX_UNDELIVERED_ROWS, Event
 
 POLL_PART = 0.1
@@ -34,6 +34,9 @@ POLL_PART = 0.1
 
 LOOK_SECONDS = 0.5
 """How often relays are counted, and shards taken and given up."""
+
+PATIENCE = 2
+"""Leases for which SpiceDB is silent before a relay leaves its share to the others."""
 
 log = structlog.get_logger()
 
@@ -73,7 +76,7 @@ class Relay:
         self._watch = Watch(database, spicedb, lambda: self._leases.lanes, options.rpc_seconds)
         self._retention = Retention(database, options.keep_seconds)
         self._stopping = asyncio.Event()
-        self._replicas: Replicas | None = None
+        self._share: int | None = None
         self._recounted = asyncio.Event()
 
     @property
@@ -129,7 +132,7 @@ class Relay:
     async def _hold_leases(self, spawn: Callable[[str, Coroutine[Any, Any, None]], asyncio.Task[None]]) -> None:
         while not self._stopping.is_set():
             try:
-                await self._leases.look(None if self._replicas is None else share(self._replicas), spawn)
+                await self._leases.look(self._share, spawn)
             except PembaError as error:
                 log.warning("relay.leases_failed", error=error.message)
             self._recounted.clear()
@@ -149,7 +152,7 @@ class Relay:
                     for lane in self._leases.lanes.values():  # nobody heard what was notified until now
                         lane.wake()
                     while not self._stopping.is_set():
-                        self._count(await session.replicas())
+                        self._divide(await self._share_now(session))
                         backoff.succeeded()
                         await self._pause(LOOK_SECONDS)
             except BackendError as error:
@@ -157,9 +160,20 @@ class Relay:
                 log.warning("relay.session_failed", error=error.message, retry_in_seconds=round(pause, 2))
                 await self._pause(pause)
 
-    def _count(self, replicas: Replicas | None) -> None:
-        if replicas != self._replicas:
-            self._replicas = replicas
+    async def _share_now(self, session: RelaySession) -> int | None:
+        """Nothing while SpiceDB is silent here, and there were others, who may reach it, when that began to tell."""
+        is_silent = self._watch.silent_seconds > PATIENCE * self._options.lease_seconds
+        if is_silent and (self._share == 0 or await session.has_others()):
+            await session.leave()
+            return 0
+        replicas = await session.replicas()
+        return None if replicas is None else share(replicas)
+
+    def _divide(self, share: int | None) -> None:
+        if share != self._share:
+            if 0 in (share, self._share):
+                log.warning("relay.stands_back" if share == 0 else "relay.takes_part_again")
+            self._share = share
             self._recounted.set()
 
     def _heard(self, payload: str) -> None:

@@ -1,11 +1,13 @@
 """Looks for the fences every second: a loss is noticed although nothing is written, and rotations come in time.
 
 It only wakes lanes: what a fence means is for the lane alone to say, which looks again between two of its requests.
+By these looks it is known as well for how long SpiceDB has been silent.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
 
 import structlog
@@ -34,6 +36,12 @@ class Watch:
         self._spicedb = spicedb
         self._lanes = lanes
         self._rpc_seconds = rpc_seconds
+        self._answered = time.monotonic()
+
+    @property
+    def silent_seconds(self) -> float:
+        """For how long SpiceDB has not answered here."""
+        return time.monotonic() - self._answered
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Until `stopping` is set.  With SpiceDB or PostgreSQL away there is nothing to compare, and lanes say so."""
@@ -51,10 +59,11 @@ class Watch:
         """How many lanes have a reason to look at their fences."""
         lanes = self._lanes()
         told = {shard: lane.fence.mark for shard, lane in lanes.items()}
+        marks = {shard: mark for shard, mark in told.items() if mark is not None}
+        there = await self._there(marks)
+        self._answered = time.monotonic()
         if not lanes:
             return 0
-        marks = {shard: mark for shard, mark in told.items() if mark is not None}
-        there = await fence.there(self._spicedb, marks, self._rpc_seconds) if marks else set()
         async with self._database.begin_relay() as tx:
             numbers = await leases.numbers(tx)
         for shard, mark in marks.items():
@@ -67,6 +76,12 @@ class Watch:
         for lane in due:
             lane.wake_for_fence()
         return len(due)
+
+    async def _there(self, marks: Mapping[int, Mark]) -> set[int]:
+        if marks:
+            return await fence.there(self._spicedb, marks, self._rpc_seconds)
+        await fence.read_installation(self._spicedb, self._rpc_seconds)  # whether it answers at all
+        return set()
 
 
 def _knows(numbers: Numbers, shard: int, mark: Mark) -> bool:

@@ -129,3 +129,16 @@ class RelaySession:
                 self._joined = await self._connection.fetchval("SELECT pg_try_advisory_lock_shared($1)", _LOCK)
             record = await self._connection.fetchrow(_REPLICAS) if self._joined else None
         return None if record is None else Replicas(record["count"], record["rank"])
+
+    async def has_others(self) -> bool:
+        """Whether any other relay is counted.  Raises Unavailable."""
+        with translated():
+            record = await self._connection.fetchrow(_REPLICAS)
+        return record is not None and record["count"] > self._joined
+
+    async def leave(self) -> None:
+        """Be counted no longer, until `replicas` is asked for again.  Raises Unavailable."""
+        if self._joined:
+            with translated():
+                await self._connection.execute("SELECT pg_advisory_unlock_shared($1)", _LOCK)
+            self._joined = False
