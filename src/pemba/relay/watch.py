@@ -40,8 +40,8 @@ class Watch:
 
     @property
     def silent_seconds(self) -> float:
-        """For how long SpiceDB has not answered here."""
-        return time.monotonic() - self._answered
+        """For how long SpiceDB has answered neither a look nor a write."""
+        return time.monotonic() - max(self._answered, self._spicedb.written)
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Until `stopping` is set.  With SpiceDB or PostgreSQL away there is nothing to compare, and lanes say so."""

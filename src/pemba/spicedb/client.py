@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any
@@ -117,6 +119,8 @@ class SpiceDB:
         self.channel = channel
         self._turn: AbstractAsyncContextManager[None] = asyncio.Lock() if one_write_at_a_time else nullcontext()
         self.metadata = (("authorization", f"Bearer {key}"),)
+        self.written = -math.inf
+        """When it last acknowledged a write, by the monotonic clock."""
         self._stub: Any = PermissionsServiceStub(channel)
 
     @classmethod
@@ -199,6 +203,7 @@ class SpiceDB:
         async with self._turn:
             with translated_write():
                 response = await self._stub.WriteRelationships(request, timeout=timeout, metadata=self.metadata)
+        self.written = time.monotonic()
         return str(response.written_at.token)
 
     async def read_tuples(
