@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from pemba.model import Role
@@ -17,6 +15,8 @@ from tests.promises.conftest import is_broken
 from tests.truth import eventually, is_delivered, positions, stored
 
 ROWS = 10_000
+MEANWHILE = 2_000
+"""Rows of the backlog that may go while a change beside it waits: so many are eight of its rounds."""
 
 
 async def test_a_backlog_of_ten_thousand_rows_holds_up_no_other_tenant(
@@ -33,10 +33,11 @@ async def test_a_backlog_of_ten_thousand_rows_holds_up_no_other_tenant(
     async with relaying():
         for turn in range(5):
             for others in (same_shard, other_shard):
+                _, before = await positions(database_url, behind[0].id)
                 await parts.role(others[1], f"user-{turn}", Role.VIEWER)
-                began = time.monotonic()
                 await eventually(lambda others=others: is_delivered(database_url, others[0].id), 5)
-                assert time.monotonic() - began < 1.5, "it waited for the backlog"
+                _, after = await positions(database_url, behind[0].id)
+                assert others is other_shard or after - before <= MEANWHILE, "it waited for the backlog"
         head, delivered = await positions(database_url, behind[0].id)
         assert head == ROWS + 1
         assert delivered < head, "the backlog was there all the time"
