@@ -149,7 +149,7 @@ async def test_many_that_are_refused_for_the_same_cause_take_no_more_probes_than
 
     await add_rows(database_url, made[0], many)
     async with relaying():
-        await eventually(lambda: is_delivered(database_url, made[0].id), 5)
+        await eventually(lambda: is_delivered(database_url, made[0].id), 20)
     assert len(await parked_rows(database_url)) == 250
     assert spicedb_proxy.seen(NEVER) <= 2 * 10 + 2
 
