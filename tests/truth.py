@@ -12,6 +12,8 @@ import asyncpg
 
 from pemba import projection
 from pemba.model import (
+    GroupId,
+    GroupMember,
     Membership,
     Role,
     SubjectRef,
@@ -94,17 +96,24 @@ async def projected(url: str, tenant_id: str) -> set[Tuple]:
     places = await sql(url, "SELECT * FROM workspaces WHERE tenant_id = $1", tenant_id)
     roles = await sql(
         url,
-        "SELECT m.*, u.status, w.archive_time FROM memberships m JOIN users u ON u.id = m.user_id"
+        "SELECT m.*, u.status, w.archive_time FROM memberships m LEFT JOIN users u ON u.id = m.user_id"
         " LEFT JOIN workspaces w ON w.tenant_id = m.tenant_id AND w.id = m.workspace_id WHERE m.tenant_id = $1",
         tenant_id,
     )
+    members = await sql(
+        url,
+        "SELECT g.*, u.status FROM group_members g LEFT JOIN users u ON u.id = g.user_id WHERE g.tenant_id = $1",
+        tenant_id,
+    )
     found: set[Tuple] = set()
+    for member in members:
+        found |= projection.group_tuples(_group_member(member), subject_is_active=_projects(member))
     for place in places:
         found |= projection.workspace_tuples(_workspace(place))
     for role in roles:
         found |= projection.membership_tuples(
             _membership(role),
-            subject_is_active=role["status"] == UserStatus.ACTIVE,
+            subject_is_active=_projects(role),
             object_is_archived=role["archive_time"] is not None,
         )
     shares = await sql(
@@ -123,7 +132,7 @@ async def stored(spicedb: SpiceDB, tenant_id: str) -> set[Tuple]:
     """The tuples on the objects of a tenant that SpiceDB holds now."""
     return {
         found
-        for type_ in ("tenant", "workspace")
+        for type_ in projection.TYPES
         async for found in spicedb.read_tuples(type_, FullyConsistent(), 5, id_prefix=f"{tenant_id}/")
     }
 
@@ -133,6 +142,21 @@ async def require_truth(url: str, spicedb: SpiceDB, tenant_id: str, seconds: flo
     await eventually(lambda: is_delivered(url, tenant_id), seconds)
     assert await stored(spicedb, tenant_id) == await projected(url, tenant_id)
     return await require_no_gap(url, tenant_id)
+
+
+def _projects(record: asyncpg.Record) -> bool:
+    return record["subject_type"] == "group" or record["status"] == UserStatus.ACTIVE
+
+
+def _group_member(record: asyncpg.Record) -> GroupMember:
+    return GroupMember(
+        tenant_id=TenantId(record["tenant_id"]),
+        group_id=GroupId(record["group_id"]),
+        subject=SubjectRef(record["subject_type"], record["subject_id"]),
+        manager=record["manager"],
+        join_time=_NEVER,
+        added_by=None,
+    )
 
 
 def _workspace(record: asyncpg.Record) -> Workspace:

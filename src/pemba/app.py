@@ -34,6 +34,7 @@ from pemba.relay.relay import Relay, RelayOptions
 from pemba.rpc.authentication import SystemKeys
 from pemba.rpc.server import Limits, RpcServer, Services, build_server
 from pemba.service.filling import StoreFilling
+from pemba.service.groups import GroupService
 from pemba.service.memberships import MembershipService
 from pemba.service.mutation import Mutations
 from pemba.service.operations import OperationsService
@@ -232,6 +233,7 @@ def _services(
         tenants=TenantService(mutations),
         workspaces=WorkspaceService(mutations),
         memberships=MembershipService(mutations),
+        groups=GroupService(mutations),
         shares=ShareService(mutations),
         users=UserService(mutations),
         operations=OperationsService(database, signer, reconciler, Retries(database, notifier), refusals),

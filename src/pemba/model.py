@@ -15,6 +15,7 @@ TenantId = NewType("TenantId", str)
 WorkspaceId = NewType("WorkspaceId", str)
 UserId = NewType("UserId", str)
 ShareId = NewType("ShareId", str)
+GroupId = NewType("GroupId", str)
 Seq = NewType("Seq", int)
 """A position in one tenant's stream: 1, 2, 3 ... without a gap, in commit order; 0 is before the first."""
 
@@ -24,7 +25,11 @@ SHARDS = 16
 MAX_WORKSPACE_DEPTH = 20
 """Levels of a tree, the root being level 1: well inside SpiceDB's dispatch depth of 50."""
 
+MAX_GROUP_DEPTH = 10
+"""Groups in groups, the outermost being level 1: below the deepest workspace still inside that depth."""
+
 MAX_USER_ID_BYTES = 256
+MAX_EXTERNAL_ID_CHARACTERS = 256
 MAX_NAME_CHARACTERS = 200
 MAX_EMAIL_BYTES = 320
 MAX_REQUEST_ID_CHARACTERS = 128
@@ -259,6 +264,35 @@ class Share:
     created_by: UserId | None
     create_time: datetime
     etag: str
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A tenant's group of users and of other groups: what it may do, all in it may."""
+
+    tenant_id: TenantId
+    id: GroupId
+    slug: str
+    name: str
+    external_id: str
+    """What another system, an identity provider, calls it; empty for none."""
+    create_time: datetime
+    update_time: datetime
+    etag: str
+    """Changes with the direct members, too."""
+
+
+@dataclass(frozen=True, slots=True)
+class GroupMember:
+    """A direct member of a group: a user, or another group with all in it."""
+
+    tenant_id: TenantId
+    group_id: GroupId
+    subject: SubjectRef
+    manager: bool
+    """Whether this user also changes the group and its members."""
+    join_time: datetime
+    added_by: UserId | None
 
 
 @dataclass(frozen=True, slots=True)

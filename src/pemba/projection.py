@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 from pemba.model import (
     GLOBAL_TYPES,
+    GroupMember,
     Membership,
     ObjectRef,
     Operation,
@@ -75,6 +76,16 @@ SHARED = "shared_"
 """Before the role: the relation of a share."""
 
 
+def group_tuples(member: GroupMember, *, subject_is_active: bool) -> frozenset[Tuple]:
+    """The place of a member in a group, and that of its manager; none of a user who is not active."""
+    if not subject_is_active:
+        return frozenset()
+    group = object_in_spicedb(member.tenant_id, ObjectRef("group", member.group_id))
+    subject = subject_in_spicedb(member.tenant_id, member.subject)
+    relations = ("member", "manager") if member.manager else ("member",)
+    return frozenset(Tuple(group, relation, subject) for relation in relations)
+
+
 def difference(before: Iterable[Tuple], after: Iterable[Tuple]) -> list[TupleOperation]:
     """What turns `before` into `after`: DELETEs first, each tuple once, in a stable order.
 
@@ -91,7 +102,7 @@ def _workspace(tenant_id: TenantId, workspace_id: str) -> ObjectRef:
     return ObjectRef("workspace", spicedb_id(tenant_id, "workspace", workspace_id))
 
 
-TYPES = ("tenant", "workspace")
+TYPES = ("tenant", "workspace", "group")
 """The types on whose objects records stand for tuples: there whatever no record stands for is too much."""
 
 

@@ -8,7 +8,20 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from pemba.model import Caller, ObjectRef, Role, Scope, Share, SubjectRef, SystemScope, Tenant, UserId, Workspace
+from pemba.model import (
+    Caller,
+    Group,
+    ObjectRef,
+    Role,
+    Scope,
+    Share,
+    SubjectRef,
+    SystemScope,
+    Tenant,
+    UserId,
+    Workspace,
+)
+from pemba.service.groups import GroupService
 from pemba.service.memberships import MembershipService
 from pemba.service.mutation import MutationOptions, Mutations
 from pemba.service.refusals import Refusals
@@ -36,6 +49,7 @@ class Parts:
     tenants: TenantService
     workspaces: WorkspaceService
     memberships: MembershipService
+    groups: GroupService
     users: UserService
     shares: ShareService
     jobs: UserJobs
@@ -74,13 +88,65 @@ class Parts:
         )
         return changed.record
 
-    async def role(self, on: Tenant | Workspace, user: str, role: Role, caller: Caller = SYSTEM, **options: object):
+    async def group(
+        self, tenant: Tenant, slug: str, *members: str | Group, manager: str = "", external_id: str = ""
+    ) -> Group:
+        """A new group with these members, and with a manager where one is named."""
+        changed = await self.groups.create_group(
+            SYSTEM,
+            tenant.id,
+            slug=slug,
+            name=slug.title(),
+            external_id=external_id,
+            options=self.options("CreateGroup"),
+        )
+        for member in members:
+            await self.join(changed.record, member)
+        if manager:
+            await self.join(changed.record, manager, manager=True)
+        return changed.record
+
+    async def join(
+        self, group: Group, member: str | Group, caller: Caller = SYSTEM, *, manager: bool = False, **options: object
+    ):
+        """Add a user or a group to a group; the whole answer."""
+        return await self.groups.add_group_member(
+            caller,
+            group.tenant_id,
+            group.id,
+            subject=subject(member),
+            manager=manager,
+            options=self.options("AddGroupMember", **options),
+        )
+
+    async def leave(
+        self,
+        group: Group,
+        member: str | Group,
+        caller: Caller = SYSTEM,
+        *,
+        allow_missing: bool = False,
+        **options: object,
+    ):
+        """Take a user or a group out of a group; the whole answer."""
+        return await self.groups.remove_group_member(
+            caller,
+            group.tenant_id,
+            group.id,
+            subject=subject(member),
+            allow_missing=allow_missing,
+            options=self.options("RemoveGroupMember", **options),
+        )
+
+    async def role(
+        self, on: Tenant | Workspace, user: str | Group, role: Role, caller: Caller = SYSTEM, **options: object
+    ):
         """Give a role; the whole answer."""
         return await self.memberships.set_role(
             caller,
             tenant_of(on),
             object=ref(on),
-            subject=SubjectRef("user", user),
+            subject=subject(user),
             role=role,
             options=self.options("SetRole", **options),
         )
@@ -88,7 +154,7 @@ class Parts:
     async def remove(
         self,
         on: Tenant | Workspace,
-        user: str,
+        user: str | Group,
         caller: Caller = SYSTEM,
         *,
         allow_missing: bool = False,
@@ -99,7 +165,7 @@ class Parts:
             caller,
             tenant_of(on),
             object=ref(on),
-            subject=SubjectRef("user", user),
+            subject=subject(user),
             allow_missing=allow_missing,
             transfer_to=UserId(transfer_to) if transfer_to else None,
             options=self.options("RemoveMember"),
@@ -176,6 +242,10 @@ class Parts:
         ]
 
 
+def subject(of: str | Group) -> SubjectRef:
+    return SubjectRef("group", of.id, "member") if isinstance(of, Group) else SubjectRef("user", of)
+
+
 def ref(on: Tenant | Workspace) -> ObjectRef:
     return ObjectRef("tenant" if isinstance(on, Tenant) else "workspace", on.id)
 
@@ -213,6 +283,7 @@ async def parts(database: Database) -> AsyncIterator[Parts]:
         TenantService(mutations),
         WorkspaceService(mutations),
         MembershipService(mutations),
+        GroupService(mutations),
         UserService(mutations),
         ShareService(mutations),
         UserJobs(database, notifier),

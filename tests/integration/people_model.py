@@ -71,7 +71,8 @@ class People:
         taken = [place for place in ahead if place[0] == model.id]
         if self.of(user) is DEACTIVATED:
             for _, at in taken:
-                del model.roles[at or model.id][user]
+                held = model.groups[at].members if at in model.groups else model.roles[at or model.id]
+                del held[user]
         model.head += 1
         self.jobs[user] = taken[-1]  # behind the others
         return model.id

@@ -14,7 +14,7 @@ from pemba.spicedb import lookups
 from pemba.spicedb.client import FullyConsistent, SpiceDB
 from pemba.storage import authority
 from tests.integration.conftest import SYSTEM, Parts
-from tests.integration.tenant_model import ADMINISTER, PERMISSIONS, VIEW, TenantModel, encoded
+from tests.integration.tenant_model import ADMINISTER, PERMISSIONS, VIEW, TenantModel, encoded, is_group
 from tests.truth import as_owner
 
 SECONDS = 20.0
@@ -61,7 +61,7 @@ async def require_agreement(
         await require_answers(world, model, users, tokens[model.id], [model.id, *near, *elsewhere])
         await require_subjects(world.spicedb, model, [*near, *model.gone[-1:]])
         await require_authority(world.parts, model, users)
-        await require_lists(world.parts, model, users, near)
+        await require_lists(world.parts, model, users, [model.id, *near])
         await require_tuples(world.spicedb, model)
     await require_resources(world.spicedb, models, users)
 
@@ -82,6 +82,12 @@ async def require_records(parts: Parts, model: TenantModel) -> None:
         model.id,
     )
     assert {tuple(r) for r in shares} == {(id_, s.of, s.with_, s.role, s.expires) for id_, s in model.shares.items()}
+    groups = await parts.sql("SELECT id, slug FROM groups WHERE tenant_id = $1", model.id)
+    assert {tuple(r) for r in groups} == {(id_, team.slug) for id_, team in model.groups.items()}
+    members = await parts.sql("SELECT group_id, subject_id, manager FROM group_members WHERE tenant_id = $1", model.id)
+    assert {tuple(r) for r in members} == {
+        (id_, m, x) for id_, team in model.groups.items() for m, x in team.members.items()
+    }
 
 
 async def require_stream(parts: Parts, model: TenantModel) -> None:
@@ -152,11 +158,13 @@ async def require_authority(parts: Parts, model: TenantModel, users: Sequence[st
             for place in model.places:
                 held = await authority.on_workspace(tx, UserId(user), WorkspaceId(place))
                 assert rank_of(held) == model.rank(user, place), (user, place)
+            groups = model.groups_of(user) if model.people.is_active(user) else set()
+            assert await authority.groups_of(tx, UserId(user)) == groups, user
 
 
-async def require_lists(parts: Parts, model: TenantModel, users: Sequence[str], places: Iterable[str]) -> None:
-    """The workspaces on which each user has a permission, and everybody who has it on some of them."""
-    for permission in (Permission.VIEW, Permission.OWN):
+async def require_lists(parts: Parts, model: TenantModel, users: Sequence[str], objects: Iterable[str]) -> None:
+    """The workspaces on which each user has a permission, and everybody who has it on some objects."""
+    for permission in (Permission.VIEW, Permission.EDIT, Permission.OWN):
         for user in users:
             page = await parts.workspaces.list_workspaces(
                 SYSTEM,
@@ -171,18 +179,28 @@ async def require_lists(parts: Parts, model: TenantModel, users: Sequence[str], 
             assert {w.id for w in page.records} == {
                 at for at in model.places if at != model.root and may(model, user, at, permission)
             }, (user, permission)
-        for place in places:
-            members = await parts.memberships.list_effective_members(
-                SYSTEM,
-                TenantId(model.id),
-                object=ObjectRef("workspace", place),
-                permission=permission,
-                page_size=1000,
-                page_token="",
-            )
-            assert [m.subject.id for m in members.records] == sorted(
-                user for user in users if may(model, user, place, permission)
-            ), (place, permission)
+        for at in objects:
+            if at != model.id or permission is Permission.VIEW:
+                await require_effective_members(parts, model, users, at, permission)
+
+
+async def require_effective_members(
+    parts: Parts, model: TenantModel, users: Sequence[str], at: str, permission: Permission
+) -> None:
+    page = await parts.memberships.list_effective_members(
+        SYSTEM,
+        TenantId(model.id),
+        object=ObjectRef("tenant" if at == model.id else "workspace", at),
+        permission=permission,
+        page_size=1000,
+        page_token="",
+    )
+    assert [(m.subject.id, rank_of(m.permission)) for m in page.records] == [
+        (user, model.rank_in_graph(user, at)) for user in sorted(users) if may(model, user, at, permission)
+    ], (at, permission)
+    for member in page.records:
+        through = [(g.object.id, g.role, g.with_workspace and g.with_workspace.id, g.group_id) for g in member.through]
+        assert sorted(through, key=str) == sorted(model.grants(member.subject.id, at), key=str), (member.subject, at)
 
 
 def may(model: TenantModel, user: str, at: str, permission: str) -> bool:
@@ -196,7 +214,7 @@ def rank_of(held: Permission | None) -> int:
 async def require_tuples(spicedb: SpiceDB, model: TenantModel) -> None:
     stored = {
         str(found.plain)
-        for type_ in ("tenant", "workspace")
+        for type_ in ("tenant", "workspace", "group")
         async for found in spicedb.read_tuples(type_, FullyConsistent(), SECONDS, id_prefix=f"{model.id}/")
     }
     assert stored == model.tuples()
@@ -222,6 +240,7 @@ async def require_subjects(spicedb: SpiceDB, model: TenantModel, places: Iterabl
         for permission in ("view", "own"):
             object_ = ObjectRef("workspace", f"{model.id}/{place}")
             found = lookups.subjects(spicedb, object_, permission, ("user", ""), {}, FullyConsistent(), SECONDS)
-            known = {user for held in model.roles.values() for user in held}
+            known = {user for held in model.roles.values() for user in held if not is_group(user)}
+            known |= {user for id_ in model.groups for user in model.people_in(id_)}
             expected = {encoded(u) for u in known if model.rank_in_graph(u, place) >= PERMISSIONS[permission]}
             assert {each.id async for each in found} == expected, (place, permission)

@@ -19,6 +19,7 @@ VIEW, EDIT, ADMINISTER, OWN = 1, 2, 3, 4
 PERMISSIONS = {"view": VIEW, "edit": EDIT, "administer": ADMINISTER, "own": OWN}
 GIVES = {Role.VIEWER: VIEW, Role.MEMBER: EDIT, Role.ADMIN: ADMINISTER, Role.OWNER: OWN}
 MAX_DEPTH = 20
+MAX_GROUP_DEPTH = 10
 PLAIN = set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-")
 
 
@@ -54,11 +55,24 @@ class Shared:
 
 
 @dataclass
+class Team:
+    """A group; `members` are ids of users and of groups, and whether they manage it."""
+
+    slug: str
+    members: dict[str, bool] = field(default_factory=dict)
+
+
+def is_group(holder: str) -> bool:
+    """Ids of users never begin so here."""
+    return holder.startswith("grp_")
+
+
+@dataclass
 class TenantModel:
     """Its mutations have the names and arguments of the services'.  An `actor` of None is a system key.
 
-    `roles` are by object, the tenant's own id or a workspace's, then by user; `head` counts mutations; `next_id` is
-    what the next workspace will be called.
+    `roles` are by object, the tenant's own id or a workspace's, then by holder, a user or a group; `head` counts
+    mutations; `next_id` is what the next workspace or group will be called.
     """
 
     id: str
@@ -69,6 +83,7 @@ class TenantModel:
     places: dict[str, Place] = field(default_factory=dict)
     roles: dict[str, dict[str, Role]] = field(default_factory=dict)
     shares: dict[str, Shared] = field(default_factory=dict)
+    groups: dict[str, Team] = field(default_factory=dict)
     gone: list[str] = field(default_factory=list)
     people: People = field(default_factory=People)
 
@@ -99,15 +114,63 @@ class TenantModel:
             return 0
         if self.is_admin(user):
             return OWN
-        own = [GIVES[self.roles[at][user]] for at in self.line(place) if user in self.roles[at]]
+        own = [GIVES[role] for at in self.line(place) for role in self.roles_of(user, at)]
         return max([*own, *(GIVES[share.role] for share in self.reaching(user, place))], default=0)
 
     def reaching(self, user: str, place: str) -> Iterator[Shared]:
         """The shares by which the user gets a role there: of it or of what it inherits from, with what is in use."""
         line = set(self.line(place))
         for share in self.shares.values():
-            if share.of in line and user in self.roles[share.with_] and not self.places[share.with_].archived_with:
+            if share.of in line and self.roles_of(user, share.with_) and not self.places[share.with_].archived_with:
                 yield share
+
+    def grants(self, user: str, object_: str) -> Iterator[tuple[str, Role, str | None, str | None]]:
+        """(object, role there, by a share with which workspace, of which group): all that gives the user access."""
+        for at in [self.id] if object_ == self.id else self.line(object_):
+            yield from ((at, role, None, group) for group, role in self._held(user, at))
+            for share in self.shares.values():
+                if share.of == at and not self.places[share.with_].archived_with:
+                    yield from ((at, share.role, share.with_, group) for group, _ in self._held(user, share.with_))
+        if object_ != self.id:
+            yield from ((self.id, role, None, group) for group, role in self._held(user, self.id) if role is Role.ADMIN)
+
+    def _held(self, user: str, at: str) -> list[tuple[str | None, Role]]:
+        """Their own role there (None) and those of every group that they are in."""
+        held = self.roles[at].items()
+        holders = {user, *self.groups_of(user)}
+        return [(holder if is_group(holder) else None, role) for holder, role in held if holder in holders]
+
+    def roles_of(self, user: str, at: str) -> list[Role]:
+        """Their own and those of every group that they are in."""
+        return [role for _, role in self._held(user, at)]
+
+    def groups_of(self, holder: str) -> set[str]:
+        """Those that a user or a group is in, themselves or through others."""
+        found: set[str] = set()
+        ahead = [holder]
+        while ahead:
+            inside = ahead.pop()
+            ahead += (new := {id_ for id_, team in self.groups.items() if inside in team.members} - found)
+            found |= new
+        return found
+
+    def people_in(self, group: str) -> list[str]:
+        """Those who are in it, themselves or through others."""
+        return [member for id_ in self.inside(group) for member in self.groups[id_].members if not is_group(member)]
+
+    def inside(self, group: str) -> list[str]:
+        """The group and all in it."""
+        return [id_ for id_ in self.groups if id_ == group or group in self.groups_of(id_)]
+
+    def levels_above(self, group: str) -> int:
+        """1 for one that is in no other."""
+        return 1 + max(
+            (self.levels_above(id_) for id_, team in self.groups.items() if group in team.members), default=0
+        )
+
+    def levels_below(self, group: str) -> int:
+        """1 for one without groups in it."""
+        return 1 + max((self.levels_below(id_) for id_ in self.groups[group].members if is_group(id_)), default=0)
 
     def about(self, object_: str) -> tuple[object, ...]:
         """What is said of it; of who has come to it by a share as well."""
@@ -115,26 +178,34 @@ class TenantModel:
         return (
             self.places.get(object_),
             self.roles.get(object_),
+            self.groups.get(object_),
             of,
             [(self.roles[share.with_], self.places[share.with_]) for share in of],
         )
 
     def is_admin(self, user: str) -> bool:
-        return self.people.is_active(user) and self.roles[self.id].get(user) is Role.ADMIN
+        return self.people.is_active(user) and Role.ADMIN in self.roles_of(user, self.id)
 
     def held(self, user: str) -> list[str]:
-        """What the user has a role on, the tenant's own id or a workspace's."""
-        return [at for at, held in self.roles.items() if user in held]
+        """What the user has a role on, the tenant's own id or a workspace's, and which groups they are directly in."""
+        groups = [id_ for id_, team in self.groups.items() if user in team.members]
+        return [at for at, held in self.roles.items() if user in held] + groups
+
+    def touched_by(self, holder: str) -> set[str]:
+        """That on which a user or a group, or a group that they are in, has a role, and what is shared with it."""
+        holders = {holder, *self.groups_of(holder)}
+        touched = {at for at, held in self.roles.items() if holders & held.keys()}
+        return touched | {share.of for share in self.shares.values() if share.with_ in touched}
 
     def is_in_graph(self, object_: str) -> bool:
-        return object_ == self.id or not self.places[object_].archived_with
+        return object_ not in self.places or not self.places[object_].archived_with
 
     def rank_in_graph(self, user: str, object_: str) -> int:
         """As SpiceDB is to hold it: nothing on what is archived or gone, and nothing on what is another tenant's."""
         if not self.people.is_active(user):
             return 0
         if object_ == self.id:
-            return ADMINISTER if self.is_admin(user) else VIEW if user in self.roles[self.id] else 0
+            return ADMINISTER if self.is_admin(user) else VIEW if self.roles_of(user, self.id) else 0
         if object_ not in self.places or self.places[object_].archived_with:
             return 0
         return self.rank(user, object_)
@@ -147,15 +218,23 @@ class TenantModel:
         for id_ in [self.id, *live]:
             type_ = "tenant" if id_ == self.id else "workspace"
             found |= {
-                f"{type_}:{self.id}/{id_}#{r}@user:{encoded(u)}"
+                f"{type_}:{self.id}/{id_}#{r}@{self._subject(u)}"
                 for u, r in self.roles[id_].items()
                 if whoever or self.people.is_active(u)
             }
+        for id_, team in self.groups.items():
+            for member, manager in team.members.items():
+                if whoever or self.people.is_active(member):
+                    relations = ["member", "manager"] if manager else ["member"]
+                    found |= {f"group:{self.id}/{id_}#{r}@{self._subject(member)}" for r in relations}
         return found | {
             f"workspace:{self.id}/{s.of}#shared_{s.role}@workspace:{self.id}/{s.with_}#roster"
             for s in self.shares.values()
             if s.of in live and s.with_ in live
         }
+
+    def _subject(self, holder: str) -> str:
+        return f"group:{self.id}/{holder}#member" if is_group(holder) else f"user:{encoded(holder)}"
 
     # -- tenants and workspaces ---------------------------------------------------------------------------
 
@@ -231,6 +310,8 @@ class TenantModel:
     def set_role(self, actor: str | None, *, object: ObjectRef, subject: SubjectRef, role: Role) -> None:  # noqa: A002
         self._may_set_roles(actor, object.id)
         refuse(actor == subject.id, Reason.OWN_ROLE)
+        if is_group(subject.id) and subject.id not in self.roles[object.id]:
+            self._sees_group(actor, subject.id)
         self._put(actor, object.id, subject.id, role)
 
     def set_roles(self, actor: str | None, *, assignments: Sequence[RoleAssignment]) -> None:
@@ -256,17 +337,21 @@ class TenantModel:
         allow_missing: bool,
         transfer_to: str | None,
     ) -> None:
-        """From the tenant: with every role of the user in it, what is archived included."""
+        """From the tenant: with every role of a user in it, what is archived included, and out of its groups."""
         user = subject.id
         self._may_remove(actor, object.id, user)
         refuse(user not in self.roles[object.id] and not allow_missing, Reason.NOT_FOUND)
-        everywhere = [self.id, *sorted(self.places)] if object.id == self.id else [object.id]
+        leaves = object.id == self.id and not is_group(user)
+        everywhere = [self.id, *sorted(self.places)] if leaves else [object.id]
         held = [at for at in everywhere if user in self.roles[at]]
         refuse(bool(held) and transfer_to == user, Reason.INVALID_FIELD)
         for at in held:  # by the rights that the actor has now, and not by what is left of them halfway
             self._let_go(actor, at, user, transfer_to)
         for at in held:
             del self.roles[at][user]
+        if leaves:
+            for team in self.groups.values():
+                team.members.pop(user, None)
 
     def _let_go(self, actor: str | None, at: str, user: str, heir: str | None) -> None:
         role = self.roles[at][user]
@@ -322,6 +407,66 @@ class TenantModel:
             del self.shares[share_id]
         self.head += 1
 
+    # -- groups -------------------------------------------------------------------------------------------
+
+    def create_group(self, actor: str | None, *, slug: str, name: str, external_id: str) -> None:
+        self._may_change_tenant(actor)
+        refuse(any(team.slug == slug for team in self.groups.values()), Reason.SLUG_TAKEN)
+        self.groups[self.next_id] = Team(slug)
+
+    def update_group(self, actor: str | None, group: str, *, name: str | None, external_id: str | None) -> None:
+        self._manages(actor, group)
+
+    def delete_group(self, actor: str | None, group: str) -> None:
+        self._manages(actor, group)
+        del self.groups[group]
+        for held in (*self.roles.values(), *(team.members for team in self.groups.values())):
+            held.pop(group, None)
+
+    def add_group_member(self, actor: str | None, group: str, *, subject: SubjectRef, manager: bool) -> None:
+        self._manages(actor, group)
+        self._admit(actor, group, {subject.id: manager})
+
+    def remove_group_member(self, actor: str | None, group: str, *, subject: SubjectRef, allow_missing: bool) -> None:
+        """Leaving takes nothing but to see what one leaves."""
+        if actor == subject.id:
+            self._enter(actor)
+            self._sees_group(actor, group)
+        else:
+            self._manages(actor, group)
+        refuse(subject.id not in self.groups[group].members and not allow_missing, Reason.NOT_FOUND)
+        self.groups[group].members.pop(subject.id, None)
+
+    def set_group_members(self, actor: str | None, group: str, *, members: dict[SubjectRef, bool]) -> None:
+        self._manages(actor, group)
+        wanted = {subject.id: manager for subject, manager in members.items()}
+        self._admit(actor, group, wanted)
+        self.groups[group].members = {id_: m for id_, m in self.groups[group].members.items() if id_ in wanted}
+
+    def _admit(self, actor: str | None, group: str, wanted: dict[str, bool]) -> None:
+        members = self.groups[group].members
+        changing = {id_: manager for id_, manager in wanted.items() if members.get(id_) is not manager}
+        new_groups = [id_ for id_ in changing if is_group(id_)]
+        for id_ in new_groups:
+            self._sees_group(actor, id_)
+        refuse(any(group in self.inside(id_) for id_ in new_groups), Reason.CYCLE)
+        height = max(map(self.levels_below, new_groups), default=0)
+        refuse(self.levels_above(group) + height > MAX_GROUP_DEPTH, Reason.TOO_DEEP)
+        for id_ in changing:
+            self._may_hold(id_)
+        members |= changing
+
+    def _sees_group(self, actor: str | None, group: str) -> None:
+        refuse(group not in self.groups, Reason.NOT_FOUND)
+        if actor is not None and not self.is_admin(actor):
+            refuse(group not in self.groups_of(actor), Reason.NOT_FOUND)
+
+    def _manages(self, actor: str | None, group: str) -> None:
+        self._enter(actor)
+        self._sees_group(actor, group)
+        if actor is not None and not self.is_admin(actor):
+            refuse(not self.groups[group].members.get(actor), Reason.ROLE_MISSING)
+
     # -- rights and guards --------------------------------------------------------------------------------
 
     def _belongs(self, actor: str | None) -> None:
@@ -353,7 +498,7 @@ class TenantModel:
     def _may_change_tenant(self, actor: str | None) -> None:
         self._enter(actor)
         if actor is not None:
-            refuse(actor not in self.roles[self.id], Reason.NOT_FOUND)
+            refuse(not self.roles_of(actor, self.id), Reason.NOT_FOUND)
             refuse(not self.is_admin(actor), Reason.ROLE_MISSING)
 
     def _may_set_roles(self, actor: str | None, object_: str) -> None:
@@ -394,10 +539,10 @@ class TenantModel:
         refuse(self.people.of(user) is UserStatus.DEACTIVATED, Reason.USER_DEACTIVATED)
 
     def is_last(self, object_: str, user: str) -> bool:
-        """Whether of those who are active the user alone holds the role that the object must not be without."""
+        """Whether the user, of those who are active by themselves alone, holds what the object must not be without."""
         guarded = Role.ADMIN if object_ == self.id else Role.OWNER
         held = self.roles[object_].items()
-        return [u for u, role in held if role is guarded and self.people.is_active(u)] == [user]
+        return [u for u, role in held if role is guarded and self.people.is_active(u) and not is_group(u)] == [user]
 
     def stays_held(self, object_: str) -> Reason:
         return Reason.LAST_ADMIN if object_ == self.id else Reason.LAST_OWNER

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 
 from pemba.model import SHARE_ROLES, TENANT_ROLES, WORKSPACE_ROLES, ObjectRef, Role, SubjectRef, UserStatus
 from pemba.service.role_change import RoleAssignment
-from tests.integration.tenant_model import TenantModel
+from tests.integration.tenant_model import TenantModel, is_group
 
 UNKNOWN_SHARE = "shr_01h455vb4pex5vsknk084sn02q"
 SLUGS = [f"place-{n}" for n in range(12)]
+TEAMS = [f"team-{n}" for n in range(8)]
 
 
 class Spot(NamedTuple):
@@ -78,7 +79,8 @@ def spots(draw, *, archived: int = 1, suspended: int = 1, tenant: int = 0) -> Sp
 def insiders(model: TenantModel, object_: str) -> list[str]:
     """Who has a role on the tenant, on it, or on what it inherits from; of each the latest first."""
     near = [model.id, *(model.line(object_) if object_ in model.places else ())]
-    return [user for at in near for user in reversed(model.roles[at])]
+    holders = [holder for at in near for holder in reversed(model.roles[at])]
+    return [user for holder in holders for user in (model.people_in(holder) if is_group(holder) else [holder])]
 
 
 # -- workspaces and tenants ------------------------------------------------------------------------------
@@ -150,15 +152,23 @@ def user_statuses(draw) -> StatusDeed:
 
 @st.composite
 def members(draw, *, role: Role | None = None, tenant: int = 0) -> tuple[Spot, dict[str, Any], str]:
-    """A spot, its object, and a user: mostly one who has a role on it (this one, where it is given), or made it."""
+    """A spot, its object, and a user: mostly one who has a role on it (this one, where it is given), or made it.
+
+    Without a role given it may be a group as well.
+    """
     machine = draw(machines)
     spot = draw(spots(tenant=tenant))
     model = machine.models[spot.tenant]
     held = model.roles.get(spot.object, {})
     holders = [user for user in held if role in (None, held[user])]
     creator = [model.places[spot.object].creator] if spot.object in model.places else []
-    user = draw(weighted((3, holders), (4, list(filter(None, creator))), (2, machine.users)))
+    groups = [] if role else [*model.groups, *(id_ for other in machine.models for id_ in list(other.groups)[:1])]
+    user = draw(weighted((3, holders), (4, list(filter(None, creator))), (2, machine.users), (2, groups)))
     return spot, {"object": reference(model, spot.object)}, user
+
+
+def subject_of(holder: str) -> SubjectRef:
+    return SubjectRef("group", holder, "member") if is_group(holder) else SubjectRef("user", holder)
 
 
 def reference(model: TenantModel, object_: str) -> ObjectRef:
@@ -170,11 +180,13 @@ def assignments(draw, change: str, *, most: int) -> Deed:
     """Roles to give: the first on the spot's object, up to `most` in all."""
     spot, _, user = draw(members(tenant=4))
     model = draw(machines).models[spot.tenant]
-    others = draw(st.lists(st.tuples(st.sampled_from([*model.places, model.id]), users), max_size=most - 1))
+    holders = st.sampled_from([*draw(machines).users, *model.groups])
+    others = draw(st.lists(st.tuples(st.sampled_from([*model.places, model.id]), holders), max_size=most - 1))
     given = []
-    for object_, subject in [(spot.object, user), *others]:
-        role = draw(st.sampled_from(TENANT_ROLES if object_ == model.id else WORKSPACE_ROLES))
-        given.append(RoleAssignment(reference(model, object_), SubjectRef("user", subject), role))
+    for object_, holder in [(spot.object, user), *others]:
+        roles = TENANT_ROLES if object_ == model.id else WORKSPACE_ROLES
+        role = draw(st.sampled_from([r for r in roles if r is not Role.OWNER or not is_group(holder)]))
+        given.append(RoleAssignment(reference(model, object_), subject_of(holder), role))
     [one, *_] = given
     single = {"object": one.object, "subject": one.subject, "role": one.role}
     return Deed(change, spot, (), single if most == 1 else {"assignments": given})
@@ -190,9 +202,9 @@ def transfers(draw) -> Deed:
 def removals(draw) -> Deed:
     """Of others, and sometimes of oneself."""
     spot, object_, user = draw(members(tenant=6))
-    if draw(rarely) or draw(rarely):
+    if not is_group(user) and (draw(rarely) or draw(rarely)):
         spot = spot._replace(actor=user)
-    given = {"subject": SubjectRef("user", user), "allow_missing": draw(rarely), "transfer_to": draw(perhaps)}
+    given = {"subject": subject_of(user), "allow_missing": draw(rarely), "transfer_to": draw(perhaps)}
     return Deed("remove_member", spot, (), object_ | given)
 
 
@@ -227,6 +239,76 @@ def revocations(draw) -> Deed:
     return Deed("revoke_share", spot, (share,), {})
 
 
+# -- groups ----------------------------------------------------------------------------------------------
+
+
+@st.composite
+def teams(draw) -> Spot:
+    """A group; the actor mostly manages it, or administers the tenant."""
+    machine = draw(machines)
+    index = draw(st.sampled_from([i for i, model in enumerate(machine.models) if not model.suspended] or [0]))
+    model = machine.models[index]
+    strangers = [id_ for other in machine.models if other is not model for id_ in other.groups]
+    group = draw(weighted((16, list(model.groups)), (1, strangers), (1, [f"grp_{model.root.partition('_')[2]}"])))
+    managers = [m for m, manager in model.groups[group].members.items() if manager] if group in model.groups else []
+    admins = insiders(model, model.id)
+    return Spot(index, group, draw(weighted((4, managers), (2, admins), (3, [None]), (1, machine.users))))
+
+
+@st.composite
+def team_members(draw, *, present: int) -> tuple[Spot, str]:
+    """A group and a user or a group: as often as its weight says one who is in it."""
+    machine, spot = draw(machines), draw(teams())
+    model = machine.models[spot.tenant]
+    members = list(model.groups[spot.object].members) if spot.object in model.groups else []
+    strangers = [id_ for other in machine.models if other is not model for id_ in list(other.groups)[:1]]
+    member = draw(weighted((present, members), (5, machine.users), (5, list(model.groups)), (1, strangers)))
+    return spot, member
+
+
+@st.composite
+def team_creations(draw) -> Deed:
+    spot = draw(teams())
+    spot = spot._replace(
+        actor=draw(weighted((3, [None]), (2, insiders(draw(machines).models[spot.tenant], spot.object))))
+    )
+    return Deed("create_group", spot, (), {"slug": draw(st.sampled_from(TEAMS)), "name": "Team", "external_id": ""})
+
+
+@st.composite
+def team_additions(draw) -> Deed:
+    spot, member = draw(team_members(present=2))
+    manager = not is_group(member) and draw(st.booleans())
+    return Deed("add_group_member", spot, (spot.object,), {"subject": subject_of(member), "manager": manager})
+
+
+@st.composite
+def team_removals(draw) -> Deed:
+    """Of others, and sometimes of oneself."""
+    spot, member = draw(team_members(present=20))
+    if not is_group(member) and draw(rarely):
+        spot = spot._replace(actor=member)
+    given = {"subject": subject_of(member), "allow_missing": draw(rarely)}
+    return Deed("remove_group_member", spot, (spot.object,), given)
+
+
+@st.composite
+def team_lists(draw) -> Deed:
+    """Some of those who are in it, and others."""
+    spot = draw(teams())
+    machine = draw(machines)
+    model = machine.models[spot.tenant]
+    members = list(model.groups[spot.object].members) if spot.object in model.groups else []
+    candidates = st.sampled_from([*members, *machine.users, *model.groups])
+    wanted = draw(st.lists(candidates, max_size=6, unique=True))
+    given = {subject_of(each): not is_group(each) and draw(st.booleans()) for each in wanted}
+    return Deed("set_group_members", spot, (spot.object,), {"members": given})
+
+
+def on_teams(change: str, given: dict[str, Any]) -> st.SearchStrategy[Deed]:
+    return teams().map(lambda spot: Deed(change, spot, (spot.object,), given))
+
+
 deeds = st.one_of(
     user_statuses(),
     user_statuses(),
@@ -248,4 +330,12 @@ deeds = st.one_of(
     sharings(),
     sharings(),
     revocations(),
+    team_creations(),
+    team_additions(),
+    team_additions(),
+    team_additions(),
+    team_removals(),
+    team_lists(),
+    on_teams("update_group", {"name": "Other", "external_id": None}),
+    on_teams("delete_group", {}),
 )

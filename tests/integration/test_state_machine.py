@@ -39,7 +39,6 @@ from pemba.model import (
     ObjectRef,
     Role,
     Seq,
-    SubjectRef,
     TenantId,
     UserId,
     UserStatus,
@@ -50,8 +49,8 @@ from pemba.spicedb.client import SpiceDB
 from tests.integration.conftest import SYSTEM
 from tests.integration.people_model import People
 from tests.integration.tenant_agreement import SECONDS, World, require_agreement
-from tests.integration.tenant_model import Refused, TenantModel
-from tests.integration.tenant_strategies import SLUGS, Deed, Spot, StatusDeed, deeds, rarely, users
+from tests.integration.tenant_model import Refused, TenantModel, is_group
+from tests.integration.tenant_strategies import SLUGS, TEAMS, Deed, Spot, StatusDeed, deeds, rarely, subject_of, users
 
 MAX_TENANTS = 3
 COMPARE_EVERY = 8
@@ -128,8 +127,8 @@ class Tenants(RuleBasedStateMachine):
         cast=st.lists(st.tuples(users, st.sampled_from(WORKSPACE_ROLES)), min_size=8, max_size=8), lagging=st.booleans()
     )
     def begin(self, cast: list[tuple[str, Role]], lagging: bool) -> None:
-        """Two tenants with four workspaces and roles each, and a ring of shares; the first has a chain as deep as may
-        be."""
+        """Two tenants with four workspaces, four groups and roles each, and a ring of shares; the first has a chain as
+        deep as may be."""
         self.lagging = lagging
         while self.world.run(self.parts.jobs.run_once()):
             pass  # what an example that failed has left
@@ -144,6 +143,7 @@ class Tenants(RuleBasedStateMachine):
             places = list(self.models[tenant].places)[1:]
             for n, (_, role) in enumerate(cast[: len(places)]):
                 self.share(Spot(tenant, places[n], None), places[n - 1], role, expires=n % 2 == 0)
+            self.create_teams(tenant, cast)
         for _ in range(17):
             self.create_workspace(Spot(0, list(self.models[0].places)[-1], self.users[0]), SLUGS[0])
 
@@ -196,8 +196,21 @@ class Tenants(RuleBasedStateMachine):
         given = {"parent_id": spot.object, "slug": slug, "name": slug, "owner": None}
         self.mutate(Deed("create_workspace", spot, (), given))
 
+    def create_teams(self, tenant: int, cast: list[tuple[str, Role]]) -> None:
+        """The first has the second in it, and both have somebody and a role."""
+        model = self.models[tenant]
+        for slug in TEAMS[:4]:
+            self.mutate(
+                Deed("create_group", Spot(tenant, "", None), (), {"slug": slug, "name": slug, "external_id": ""})
+            )
+        first, second, *_ = self.models[tenant].groups
+        for group, member in ((first, second), (first, cast[0][0]), (second, cast[1][0]), (second, cast[2][0])):
+            given = {"subject": subject_of(member), "manager": not is_group(member)}
+            self.mutate(Deed("add_group_member", Spot(tenant, group, None), (group,), given))
+        self.set_role(Spot(tenant, list(model.places)[1], None), first, Role.ADMIN)
+
     def set_role(self, spot: Spot, user: str, role: Role) -> None:
-        given = {"object": ObjectRef("workspace", spot.object), "subject": SubjectRef("user", user), "role": role}
+        given = {"object": ObjectRef("workspace", spot.object), "subject": subject_of(user), "role": role}
         self.mutate(Deed("set_role", spot, (), given))
 
     def share(self, spot: Spot, with_: str, role: Role, *, expires: bool) -> None:
@@ -246,7 +259,7 @@ class Tenants(RuleBasedStateMachine):
         assert self.outcome(call()) == (replace(changed, replayed=True), None), "the same request_id, the same answer"
         self.mutations += 1
         for model in self.models:
-            self.changed |= set(model.held(user))
+            self.changed |= model.touched_by(user)
             self.tokens[model.id] = self.also(self.tokens[model.id], changed.token)
 
     def take_steps(self, most: int) -> None:
@@ -268,7 +281,10 @@ class Tenants(RuleBasedStateMachine):
         return self.parts.signer.token(pairs)
 
     def service(self, change: str) -> Callable[..., Awaitable[Any]]:
-        services = (self.parts.tenants, self.parts.workspaces, self.parts.memberships, self.parts.shares)
+        services = (
+            *(self.parts.tenants, self.parts.workspaces, self.parts.memberships),
+            *(self.parts.groups, self.parts.shares),
+        )
         return next(getattr(service, change) for service in services if hasattr(service, change))
 
     def adopt(self, index: int, after: TenantModel, token: str) -> None:
@@ -276,7 +292,9 @@ class Tenants(RuleBasedStateMachine):
         after.head += 1
         self.mutations += 1
         self.tokens[after.id] = self.also(self.tokens[after.id], token)
-        self.changed |= {at for at in {*before.roles, *after.roles} if before.about(at) != after.about(at)}
+        objects = {*before.roles, *after.roles, *before.groups, *after.groups}
+        for at in (at for at in objects if before.about(at) != after.about(at)):
+            self.changed |= {at, *before.touched_by(at), *after.touched_by(at)}
 
     @invariant()
     def agreement(self) -> None:

@@ -12,7 +12,8 @@ from pemba.model import Role, Seq
 from pemba.storage import journal, outbox, users
 from pemba.storage.statement import Statement
 from tests.integration.conftest import Parts
-from tests.integration.service.test_user_status import Gate, in_tenants, one_behind_the_other, told
+from tests.integration.instruments import Gate, one_behind_the_other
+from tests.integration.service.test_user_status import in_tenants, told
 from tests.integration.service.test_workspaces import move
 from tests.promises.conftest import is_broken
 

@@ -18,7 +18,7 @@ from pemba.storage.statement import Statement
 from pemba.tokens import Signer
 from pemba.v1 import types_pb2, workspaces_pb2
 from tests.integration.conftest import Parts
-from tests.integration.service.test_user_status import Gate
+from tests.integration.instruments import Gate
 from tests.promises.conftest import is_broken
 from tests.stack import ROOT_SECRET, Calls, calling, processes
 from tests.truth import as_owner, require_no_gap, require_truth, sql, stored

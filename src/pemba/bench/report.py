@@ -21,7 +21,7 @@ from pemba.dev.postgres import binary
 COLUMNS = ("WORK", "PEMBA", "BESIDE", "RATIO", "GOAL", "MET")
 ABOUT = (
     "SpiceDB is asked directly with at_least_as_fresh of all that was loaded, which is what Pemba gives; its cache"
-    " empties every five seconds. The data set has no groups: there are none yet."
+    " empties every five seconds. The data set has no groups."
 )
 
 

@@ -20,6 +20,7 @@ from pemba.cli.failure import CallFailed, Problem
 from pemba.config import ClientSettings, DevSettings, load
 from pemba.dev.ready import FILE_NAME, read_ready
 from pemba.errors import ConfigError, FieldViolation
+from pemba.v1.groups_pb2_grpc import GroupServiceStub
 from pemba.v1.memberships_pb2_grpc import MembershipServiceStub
 from pemba.v1.operations_pb2_grpc import OperationsServiceStub
 from pemba.v1.permissions_pb2_grpc import PermissionServiceStub
@@ -87,6 +88,10 @@ class Connection:
     @cached_property
     def shares(self) -> ShareServiceStub:
         return ShareServiceStub(self._channel)
+
+    @cached_property
+    def groups(self) -> GroupServiceStub:
+        return GroupServiceStub(self._channel)
 
     @cached_property
     def users(self) -> UserServiceStub:

@@ -15,6 +15,7 @@ from pemba.cli import (
     demo,
     dev,
     doctor,
+    group,
     lookup,
     member,
     outbox,
@@ -41,6 +42,7 @@ CONTENTS = (
     "tenant",
     "workspace",
     "member",
+    "group",
     "share",
     "user",
     "check",
@@ -78,6 +80,7 @@ app.add_typer(schema.app, rich_help_panel=SET_UP)
 app.add_typer(tenant.app, rich_help_panel=RECORDS)
 app.add_typer(workspace.app, rich_help_panel=RECORDS)
 app.add_typer(member.app, rich_help_panel=RECORDS)
+app.add_typer(group.app, rich_help_panel=RECORDS)
 app.add_typer(share.app, rich_help_panel=RECORDS)
 app.add_typer(user.app, rich_help_panel=RECORDS)
 app.command("check", rich_help_panel=ASK)(with_call_options(check.check))

@@ -19,7 +19,9 @@ app = typer.Typer(name="member", help="Give, change and take away roles.", no_ar
 ObjectArgument = Annotated[
     str, typer.Argument(metavar="OBJECT", help="workspace:PATH or workspace:ws_..., tenant:SLUG or tenant:ten_...")
 ]
-SubjectArgument = Annotated[str, typer.Argument(metavar="SUBJECT", help="user:ID, for instance user:alice.")]
+SubjectArgument = Annotated[
+    str, typer.Argument(metavar="SUBJECT", help="user:ID, for instance user:alice, or group:SLUG or group:grp_...")
+]
 ROLES = ("viewer", "member", "editor", "admin", "owner")
 _COLUMNS = ("OBJECT", "SUBJECT", "ROLE", "JOINED")
 
@@ -42,7 +44,7 @@ def set_(
     request = memberships_pb2.SetRoleRequest(
         tenant_id=tenant_id,
         object=refs.object_ref(pemba, tenant_id, object_, "OBJECT"),
-        subject=refs.subject_ref(subject, "SUBJECT"),
+        subject=refs.holder_ref(pemba, tenant_id, subject, "SUBJECT"),
         role=number,
         etag=etag,
     )
@@ -60,7 +62,7 @@ def get(pemba: Connection, object_: ObjectArgument, subject: SubjectArgument, te
     request = memberships_pb2.GetMembershipRequest(
         tenant_id=tenant_id,
         object=refs.object_ref(pemba, tenant_id, object_, "OBJECT"),
-        subject=refs.subject_ref(subject, "SUBJECT"),
+        subject=refs.holder_ref(pemba, tenant_id, subject, "SUBJECT"),
     )
     answer = pemba.read(pemba.memberships.GetMembership, request)
     show(pemba.output, answer, [_row(answer.membership)])
@@ -78,7 +80,7 @@ def remove(
     ] = "",
     etag: EtagOption = "",
 ) -> None:
-    """Take a subject's role away; from the tenant: every role that it has in it."""
+    """Take a subject's role away; from the tenant: every role that a user has in it, and their groups."""
     from pemba.cli import refs
     from pemba.v1 import memberships_pb2
 
@@ -86,7 +88,7 @@ def remove(
     request = memberships_pb2.RemoveMemberRequest(
         tenant_id=tenant_id,
         object=refs.object_ref(pemba, tenant_id, object_, "OBJECT"),
-        subject=refs.subject_ref(subject, "SUBJECT"),
+        subject=refs.holder_ref(pemba, tenant_id, subject, "SUBJECT"),
         allow_missing=allow_missing,
         transfer_to=refs.user_id(transfer_to, "--transfer-to") if transfer_to else "",
         etag=etag,
@@ -130,7 +132,10 @@ def effective(
     answer = pemba.list(pemba.memberships.ListEffectiveMembers, request, "effective_members", limit)
     grants = [grant for member in answer.effective_members for grant in member.through]
     objects = [ref for grant in grants for ref in (grant.object, grant.with_workspace)]
+    by_groups = any(grant.group_id for grant in grants)
     names = refs.readable(pemba, tenant_id, objects) if pemba.output is Output.TABLE else {}
+    if by_groups and pemba.output is Output.TABLE:
+        names |= refs.group_slugs(pemba, tenant_id)
     rows = [_effective_row(member, names) for member in answer.effective_members]
     show(pemba.output, answer, rows, ("SUBJECT", "PERMISSION", "THROUGH"))
 
@@ -174,6 +179,7 @@ def _effective_row(member: memberships_pb2.EffectiveMember, objects: Mapping[str
     through = [
         f"{names[grant.role]} of {objects.get(grant.object.id, '')}"
         + (f" by its share with {objects.get(grant.with_workspace.id, '')}" if grant.share_id else "")
+        + (f" by group:{objects.get(grant.group_id, grant.group_id)}" if grant.group_id else "")
         for grant in member.through
     ]
     relation = f"#{member.subject.relation}" if member.subject.relation else ""

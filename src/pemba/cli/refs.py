@@ -9,9 +9,10 @@ import typer
 from pemba.cli.connection import MAX_PAGE_SIZE, Connection
 from pemba.cli.failure import CallFailed
 from pemba.model import is_typeid
-from pemba.v1 import tenants_pb2, types_pb2, workspaces_pb2
+from pemba.v1 import groups_pb2, tenants_pb2, types_pb2, workspaces_pb2
 
 SUBJECT_FORM = "takes user:ID, for instance user:alice"
+HOLDER_FORM = "takes user:ID, group:SLUG or group:grp_..."
 OBJECT_FORM = "takes workspace:PATH, workspace:ws_..., tenant:SLUG or tenant:ten_..."
 
 
@@ -30,6 +31,42 @@ def subject_ref(text: str, argument: str) -> types_pb2.SubjectRef:
         raise typer.BadParameter(f"{argument} {SUBJECT_FORM}, not {text!r}")
     id_, _, relation = (rest, "", "") if kind == "user" else rest.partition("#")
     return types_pb2.SubjectRef(type=kind, id=id_, relation=relation)
+
+
+def holder_ref(pemba: Connection, tenant: str, text: str, argument: str) -> types_pb2.SubjectRef:
+    """As `subject_ref`, a group also by its slug, with or without `#member`: whoever can have a role."""
+    kind, _, name = text.partition(":")
+    if not kind or not name:
+        raise typer.BadParameter(f"{argument} {HOLDER_FORM}, not {text!r}")
+    if kind != "group":
+        return subject_ref(text, argument)
+    id_, _, relation = name.partition("#")
+    return types_pb2.SubjectRef(type=kind, id=group_id(pemba, tenant, id_), relation=relation)
+
+
+def get_group(pemba: Connection, tenant: str, text: str) -> groups_pb2.GetGroupResponse:
+    """The group that an id or a slug names."""
+    name = text.removeprefix("group:")
+    if is_typeid("grp", name):
+        request = groups_pb2.GetGroupRequest(tenant_id=tenant, group_id=name)
+    else:
+        request = groups_pb2.GetGroupRequest(tenant_id=tenant, slug=name)
+    return pemba.read(pemba.groups.GetGroup, request)
+
+
+def group_id(pemba: Connection, tenant: str, text: str) -> str:
+    """The id of the group that an id or a slug names; an id needs no call."""
+    name = text.removeprefix("group:")
+    return name if is_typeid("grp", name) else get_group(pemba, tenant, name).group.id
+
+
+def group_slugs(pemba: Connection, tenant: str) -> dict[str, str]:
+    """Slugs of groups by id: of the first 1,000 that the caller may see, for tables that do well without."""
+    request = groups_pb2.ListGroupsRequest(tenant_id=tenant, page_size=MAX_PAGE_SIZE)
+    try:
+        return {group.id: group.slug for group in pemba.read(pemba.groups.ListGroups, request).groups}
+    except CallFailed:
+        return {}
 
 
 def tenant_id(pemba: Connection, text: str) -> str:

@@ -70,7 +70,7 @@ class Memberships:
         with Fields() as fields:
             tenant_id = fields.tenant_id("tenant_id", request.tenant_id)
             object_ = fields.object("object", request.object)
-            subject = fields.subject("subject", request.subject)
+            subject = fields.holder("subject", request.subject)
         found = await self._service.get_membership(call.caller, tenant_id, object=object_, subject=subject)
         return GetMembershipResponse(membership=records.membership(found.record), token=found.token)
 
@@ -78,7 +78,7 @@ class Memberships:
         with Fields() as fields:
             tenant_id = fields.tenant_id("tenant_id", request.tenant_id)
             object_ = fields.object("object", request.object)
-            subject = fields.user_subject("subject", request.subject)
+            subject = fields.holder("subject", request.subject)
             transfer_to = fields.optional_user_id("transfer_to", request.transfer_to)
         changed = await self._service.remove_member(
             call.caller,
@@ -160,8 +160,8 @@ def _assignment(
     fields: Fields, prefix: str, message: SetRoleRequest | memberships_pb2.RoleAssignment
 ) -> RoleAssignment:
     object_ = fields.object(f"{prefix}object", message.object)
-    subject = fields.user_subject(f"{prefix}subject", message.subject)
-    return RoleAssignment(object_, subject, fields.role(f"{prefix}role", object_.type, message.role))
+    subject = fields.holder(f"{prefix}subject", message.subject)
+    return RoleAssignment(object_, subject, fields.role(f"{prefix}role", object_.type, message.role, subject.type))
 
 
 def _from_user(fields: Fields, request: TransferOwnershipRequest, call: Call) -> UserId:

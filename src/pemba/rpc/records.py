@@ -8,10 +8,13 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from pemba.errors import Reason
 from pemba.model import (
+    Group,
+    GroupMember,
     Membership,
     ObjectRef,
     Role,
     Share,
+    SubjectRef,
     Tenant,
     TenantStatus,
     User,
@@ -20,7 +23,7 @@ from pemba.model import (
     WorkspaceKind,
 )
 from pemba.service.effective_members import EffectiveMember
-from pemba.v1 import memberships_pb2, shares_pb2, tenants_pb2, types_pb2, users_pb2, workspaces_pb2
+from pemba.v1 import groups_pb2, memberships_pb2, shares_pb2, tenants_pb2, types_pb2, users_pb2, workspaces_pb2
 from pemba.v1.errors_pb2 import ErrorReason
 
 _STATUSES = {
@@ -95,11 +98,11 @@ def user(record: User) -> users_pb2.User:
 
 
 def membership(record: Membership) -> memberships_pb2.Membership:
-    object_, subject = record.object, record.subject
+    object_ = record.object
     return memberships_pb2.Membership(
         tenant_id=record.tenant_id,
         object=types_pb2.ObjectRef(type=object_.type, id=object_.id),
-        subject=types_pb2.SubjectRef(type=subject.type, id=subject.id, relation=subject.relation),
+        subject=subject(record.subject),
         role=_ROLES[record.role],
         join_time=timestamp(record.join_time),
         update_time=timestamp(record.update_time),
@@ -109,9 +112,8 @@ def membership(record: Membership) -> memberships_pb2.Membership:
 
 
 def effective_member(member: EffectiveMember) -> memberships_pb2.EffectiveMember:
-    subject = member.subject
     return memberships_pb2.EffectiveMember(
-        subject=types_pb2.SubjectRef(type=subject.type, id=subject.id, relation=subject.relation),
+        subject=subject(member.subject),
         permission=member.permission,
         through=[
             memberships_pb2.Grant(
@@ -119,6 +121,7 @@ def effective_member(member: EffectiveMember) -> memberships_pb2.EffectiveMember
                 role=_ROLES[grant.role],
                 share_id=grant.share_id or "",
                 with_workspace=_object(grant.with_workspace) if grant.with_workspace else None,
+                group_id=grant.group_id or "",
             )
             for grant in member.through
         ],
@@ -141,6 +144,34 @@ def share(record: Share) -> shares_pb2.Share:
 
 def _object(ref: ObjectRef) -> types_pb2.ObjectRef:
     return types_pb2.ObjectRef(type=ref.type, id=ref.id)
+
+
+def group(record: Group) -> groups_pb2.Group:
+    return groups_pb2.Group(
+        id=record.id,
+        tenant_id=record.tenant_id,
+        slug=record.slug,
+        name=record.name,
+        external_id=record.external_id,
+        create_time=timestamp(record.create_time),
+        update_time=timestamp(record.update_time),
+        etag=record.etag,
+    )
+
+
+def group_member(record: GroupMember) -> groups_pb2.GroupMember:
+    return groups_pb2.GroupMember(
+        tenant_id=record.tenant_id,
+        group_id=record.group_id,
+        subject=subject(record.subject),
+        manager=record.manager,
+        join_time=timestamp(record.join_time),
+        added_by=record.added_by or "",
+    )
+
+
+def subject(ref: SubjectRef) -> types_pb2.SubjectRef:
+    return types_pb2.SubjectRef(type=ref.type, id=ref.id, relation=ref.relation)
 
 
 def timestamp(time: datetime) -> Timestamp:

@@ -13,6 +13,7 @@ from grpc_reflection.v1alpha import reflection
 
 from pemba.authorizer import Authorizer
 from pemba.rpc.authentication import SystemKeys
+from pemba.rpc.groups import Groups
 from pemba.rpc.memberships import Memberships
 from pemba.rpc.method import Gate, Readiness, method_handler
 from pemba.rpc.operations import Operations
@@ -21,6 +22,7 @@ from pemba.rpc.shares import Shares
 from pemba.rpc.tenants import Tenants
 from pemba.rpc.users import Users
 from pemba.rpc.workspaces import Workspaces
+from pemba.service.groups import GroupService
 from pemba.service.memberships import MembershipService
 from pemba.service.operations import OperationsService
 from pemba.service.shares import ShareService
@@ -28,6 +30,7 @@ from pemba.service.tenants import TenantService
 from pemba.service.users import UserService
 from pemba.service.workspaces import WorkspaceService
 from pemba.v1 import (
+    groups_pb2,
     memberships_pb2,
     operations_pb2,
     permissions_pb2,
@@ -42,6 +45,7 @@ SERVICES: tuple[ServiceDescriptor, ...] = (
     tenants_pb2.DESCRIPTOR.services_by_name["TenantService"],
     workspaces_pb2.DESCRIPTOR.services_by_name["WorkspaceService"],
     memberships_pb2.DESCRIPTOR.services_by_name["MembershipService"],
+    groups_pb2.DESCRIPTOR.services_by_name["GroupService"],
     shares_pb2.DESCRIPTOR.services_by_name["ShareService"],
     users_pb2.DESCRIPTOR.services_by_name["UserService"],
     operations_pb2.DESCRIPTOR.services_by_name["OperationsService"],
@@ -56,6 +60,7 @@ class Services:
     tenants: TenantService
     workspaces: WorkspaceService
     memberships: MembershipService
+    groups: GroupService
     shares: ShareService
     users: UserService
     operations: OperationsService
@@ -133,6 +138,7 @@ def build_server(
         Tenants(services.tenants),
         Workspaces(services.workspaces),
         Memberships(services.memberships),
+        Groups(services.groups),
         Shares(services.shares),
         Users(services.users),
         Operations(services.operations),

@@ -12,6 +12,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from pemba.errors import FieldViolation, InvalidRequest, Reason
 from pemba.model import (
     MAX_EMAIL_BYTES,
+    MAX_EXTERNAL_ID_CHARACTERS,
     MAX_NAME_CHARACTERS,
     PERMISSIONS,
     RESERVED_SLUGS,
@@ -19,6 +20,7 @@ from pemba.model import (
     SLUG_RULE,
     TENANT_ROLES,
     WORKSPACE_ROLES,
+    GroupId,
     ObjectRef,
     Role,
     ShareId,
@@ -32,6 +34,7 @@ from pemba.model import (
     is_user_id,
 )
 from pemba.v1 import types_pb2
+from pemba.v1.groups_pb2 import UpdateGroupRequest
 from pemba.v1.tenants_pb2 import UpdateTenantRequest
 from pemba.v1.users_pb2 import UpdateUserRequest
 from pemba.v1.workspaces_pb2 import UpdateWorkspaceRequest
@@ -113,6 +116,19 @@ class Fields:
             self.wrong(field, "takes a time of the years 1 to 9999")
             return datetime.max.replace(tzinfo=UTC)
 
+    def group_id(self, field: str, value: str) -> GroupId:
+        if not is_typeid("grp", value):
+            self.wrong(field, "takes a group id, `grp_...`" if value else "is required: a group id, `grp_...`")
+        return GroupId(value)
+
+    def external_id(self, field: str, value: str) -> str:
+        """What another system calls something; empty for nothing."""
+        if len(value) > MAX_EXTERNAL_ID_CHARACTERS or not value.isprintable() or value != value.strip():
+            self.wrong(
+                field, f"takes at most {MAX_EXTERNAL_ID_CHARACTERS} printable characters, no blank at either end"
+            )
+        return value
+
     def user_id(self, field: str, value: str) -> UserId:
         if not is_user_id(value):
             self.wrong(field, "takes a user id: 1 to 256 bytes, printable, no blank at either end")
@@ -156,7 +172,9 @@ class Fields:
         return self.name("name", request.name) if self.changes(request, ("name",)) else None
 
     def changes(
-        self, request: UpdateTenantRequest | UpdateWorkspaceRequest | UpdateUserRequest, fields: Sequence[str]
+        self,
+        request: UpdateTenantRequest | UpdateWorkspaceRequest | UpdateUserRequest | UpdateGroupRequest,
+        fields: Sequence[str],
     ) -> set[str]:
         """Those of the fields that are to change: the mask's (`*`: all), or without a mask those that are set."""
         paths = set(request.update_mask.paths)
@@ -226,19 +244,37 @@ class Fields:
         return SubjectRef(ref.type, ref.id, ref.relation)
 
     def user_subject(self, field: str, ref: types_pb2.SubjectRef) -> SubjectRef:
-        """Whoever can have a role: a user, for now."""
+        """A user."""
         if ref.type in ("group", "api_key"):
-            self.wrong(f"{field}.type", f"takes `user`; roles of a {ref.type} are not available yet")
+            self.wrong(f"{field}.type", "takes `user`")
             return SubjectRef(ref.type, ref.id, ref.relation)
         return self.subject(field, ref)
 
-    def role(self, field: str, object_type: str, value: int) -> Role:
-        """A role that objects of this type have."""
+    def holder(self, field: str, ref: types_pb2.SubjectRef) -> SubjectRef:
+        """Whoever can have a role or be in a group: a user, or a group, which stands for its members by itself too."""
+        if ref.type == "api_key":
+            self.wrong(f"{field}.type", "takes `user` or `group`; roles of an api_key are not available yet")
+            return SubjectRef(ref.type, ref.id, ref.relation)
+        if ref.type == "group" and not ref.relation:
+            ref = types_pb2.SubjectRef(type=ref.type, id=ref.id, relation="member")
+        return self.subject(field, ref)
+
+    def member(self, field: str, ref: types_pb2.SubjectRef, *, manager: bool) -> SubjectRef:
+        """Whoever can be in a group; a manager is a user."""
+        if manager and ref.type == "group":
+            self.wrong(field.removesuffix("subject") + "manager", "takes false for a group: users manage groups")
+        return self.holder(field, ref)
+
+    def role(self, field: str, object_type: str, value: int, subject_type: str = "user") -> Role:
+        """A role that objects of this type have, and subjects of that type can have: only users are owners."""
         allowed = OBJECT_ROLES.get(object_type, WORKSPACE_ROLES)
+        if subject_type == "group":
+            allowed = tuple(role for role in allowed if role is not Role.OWNER)
         role = ROLES.get(value)
         if role is None or role not in allowed:
             names = ", ".join(f"ROLE_{role.name}" for role in allowed)
-            self.wrong(field, f"takes a role that a {object_type} has: {names}" if role else f"takes one of {names}")
+            has = f"a {object_type} has" + (f" for a {subject_type}" if subject_type != "user" else "")
+            self.wrong(field, f"takes a role that {has}: {names}" if role else f"takes one of {names}")
         return role or Role.VIEWER
 
     def share_role(self, field: str, value: int) -> Role:

@@ -79,7 +79,7 @@ class Looked:
 
 
 async def look(database: Database, store: Store, candidates: Sequence[Tuple]) -> Looked:
-    """At up to 1,000 candidates again; those that do not differ any more are in no count."""
+    """At a page of candidates again; those that do not differ any more are in no count."""
     owners = {t: projection.owner_of(t) for t in candidates}
     tenants = {owner for owner in owners.values() if owner is not None}
     async with database.begin(_WHY) as tx:

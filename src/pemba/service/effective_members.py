@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pemba.model import ROLE_PERMISSION, ObjectRef, Permission, Role, ShareId, SubjectRef, WorkspaceId
+from pemba.model import ROLE_PERMISSION, GroupId, ObjectRef, Permission, Role, ShareId, SubjectRef, WorkspaceId
 from pemba.service.workspace_search import roles_that_give
 from pemba.storage import effective_members
 from pemba.storage.database import TenantTransaction
@@ -15,15 +15,17 @@ _TENANT_PERMISSION = {Role.MEMBER: Permission.VIEW, Role.ADMIN: Permission.ADMIN
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """A role on the object, on a workspace above it, or on the tenant.
+    """A role on the object, on a workspace above it, or on the tenant: the subject's own, or that of a group.
 
-    By a share: which, and the workspace of whose roster the subject is.
+    The subject is in the group, by themselves or through groups in it.  By a share: which, and the workspace of whose
+    roster the subject, or the group, is.
     """
 
     object: ObjectRef
     role: Role
     share_id: ShareId | None = None
     with_workspace: ObjectRef | None = None
+    group_id: GroupId | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,7 @@ def _member(
             grant.role,
             grant.share_id,
             _workspace(grant.with_workspace_id),
+            grant.group_id,
         )
         for grant in grants
     )

@@ -26,12 +26,18 @@ def require_creator_stays(caller: Caller, workspace: Workspace | None, membershi
 
 
 def is_guarded(membership: Membership) -> bool:
-    """Whether it is an owner's role, or that of a tenant's admin."""
-    return membership.role is (Role.ADMIN if membership.workspace_id is None else Role.OWNER)
+    """Whether it is a user's role as an owner, or as a tenant's admin.
+
+    Who is an admin through a group does not count: a group may be emptied by people whom no guard watches, an identity
+    provider's among them, so a tenant keeps an active admin who is one by themselves.
+    """
+    return membership.subject.type == "user" and membership.role is (
+        Role.ADMIN if membership.workspace_id is None else Role.OWNER
+    )
 
 
 async def has_another_holder(tx: TenantTransaction, membership: Membership) -> bool:
-    """Whether the role may go: it is no owner's and no tenant admin's, or another active user holds it too.
+    """Whether the role may go: it is not guarded, or another active user holds it too, by themselves.
 
     Where the subject is not active themselves, their going takes no active holder away.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typeid import TypeID
 
-from pemba.model import ShareId, TenantId, WorkspaceId
+from pemba.model import GroupId, ShareId, TenantId, WorkspaceId
 
 
 def new_tenant_id() -> TenantId:
@@ -17,3 +17,7 @@ def new_workspace_id() -> WorkspaceId:
 
 def new_share_id() -> ShareId:
     return ShareId(str(TypeID(prefix="shr")))
+
+
+def new_group_id() -> GroupId:
+    return GroupId(str(TypeID(prefix="grp")))

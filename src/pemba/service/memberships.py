@@ -132,7 +132,9 @@ class MembershipService:
         transfer_to: UserId | None,
         options: MutationOptions,
     ) -> Changed[Membership | None]:
-        """Take a role away; from the tenant: with every direct role of the user in it.  The record as it was.
+        """Take a role away; from the tenant a user's every role in it, and their place in its groups.
+
+        A group only loses the role that is named.  Gives the record as it was.
 
         `transfer_to` becomes owner where the user was the last one.  Raises NotFound unless `allow_missing`.
         """
@@ -146,11 +148,15 @@ class MembershipService:
                 raise NotFound(f"membership of {subject} on {object}")
             if named is not None:
                 require_etag(named.etag, options)
-            going = [named] if workspace_id and named else []
-            if workspace_id is None:
-                going = await memberships.of_user(tx, UserId(subject.id), MAX_CHANGE_OPERATIONS + 1)
+            if workspace_id is not None or subject.type != "user":
+                going = [named] if named else []
+                await change.remove_all(going, transfer_to)
+                return change.draft(named, going, [], str(object))
+            user_id = UserId(subject.id)
+            going = await memberships.of_user(tx, user_id, MAX_CHANGE_OPERATIONS + 1)
             await change.remove_all(going, transfer_to)
-            return change.draft(named, going, [], str(object))
+            left = await change.leave_groups(user_id)
+            return change.draft(named, [*going, *left], [], str(object))
 
         return await self._mutations.run(caller, tenant_id, options, _REMOVED, body)
 

@@ -6,11 +6,12 @@ own roles, decided from PostgreSQL inside the transaction.  What the caller may 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from enum import Enum
 
 from pemba.errors import Forbidden, NotFound, PreconditionFailed, Reason
-from pemba.model import Caller, Permission, UserId, Workspace, WorkspaceId, WorkspaceKind
-from pemba.storage import authority, workspaces
+from pemba.model import Caller, Group, GroupId, Permission, UserId, Workspace, WorkspaceId, WorkspaceKind
+from pemba.storage import authority, groups, workspaces
 from pemba.storage.database import TenantTransaction
 
 
@@ -97,7 +98,7 @@ async def usable(
 
 
 async def require_belongs(tx: TenantTransaction, caller: Caller) -> None:
-    """Raises NotFound where the acting user holds no role in the tenant, as if there were no such tenant."""
+    """Raises NotFound where the acting user has neither role nor group in the tenant, as if there were none such."""
     if caller.acting_user is not None and not await authority.belongs(tx, caller.acting_user):
         raise NotFound(f"tenant {tx.tenant_id}")
 
@@ -119,6 +120,40 @@ async def require_tenant_admin(tx: TenantTransaction, caller: Caller, to: str) -
         return
     await require_tenant_view(tx, caller)
     await _require_tenant_admin(tx, caller.acting_user, to)
+
+
+async def visible_groups(tx: TenantTransaction, caller: Caller, ids: Collection[GroupId]) -> dict[GroupId, Group]:
+    """These groups, which the caller is in, or a tenant admin.  Raises NotFound for the first that it may not see."""
+    found = await groups.get_many(tx, ids)
+    seen_by = await group_viewer(tx, caller)
+    if seen_by is not None:
+        seen = await authority.groups_of(tx, seen_by)
+        found = {id_: group for id_, group in found.items() if id_ in seen}
+    missing = next((id_ for id_ in ids if id_ not in found), None)
+    if missing is not None:
+        raise NotFound(f"group {missing}")
+    return found
+
+
+async def sees_group(tx: TenantTransaction, caller: Caller, group_id: GroupId) -> bool:
+    """Whether the caller is in the group, a tenant admin, or acts for nobody."""
+    viewer = await group_viewer(tx, caller)
+    return viewer is None or group_id in await authority.groups_of(tx, viewer)
+
+
+async def group_viewer(tx: TenantTransaction, caller: Caller) -> UserId | None:
+    """Who sees only the groups that they are in; None: the caller sees every group."""
+    user = caller.acting_user
+    return None if user is None or await authority.on_tenant(tx, user) is Permission.ADMINISTER else user
+
+
+async def managed_group(tx: TenantTransaction, caller: Caller, group_id: GroupId, to: str) -> Group:
+    """The group, of which the caller is a manager, or a tenant admin.  Raises NotFound, Forbidden."""
+    group = (await visible_groups(tx, caller, [group_id]))[group_id]
+    viewer = await group_viewer(tx, caller)
+    if viewer is not None and not await authority.manages(tx, viewer, group_id):
+        raise Forbidden(Reason.ROLE_MISSING, f"it takes a manager of the group, or a tenant admin, to {to}")
+    return group
 
 
 def require_system(caller: Caller, to: str) -> None:

@@ -12,6 +12,8 @@ from pemba import projection
 from pemba.errors import NotFound, PreconditionFailed, Reason, invalid_field
 from pemba.model import (
     Caller,
+    GroupId,
+    GroupMember,
     Membership,
     ObjectRef,
     Role,
@@ -27,17 +29,20 @@ from pemba.model import (
 from pemba.service import guards, rights
 from pemba.service.mutation import Draft, MutationOptions, require_etag
 from pemba.service.rights import Action, usable
-from pemba.storage import memberships, users, workspaces
+from pemba.storage import group_members, groups, memberships, users, workspaces
 from pemba.storage.database import TenantTransaction
+from pemba.storage.outbox import MAX_CHANGE_OPERATIONS
 
 T = TypeVar("T")
 
 MEMBERSHIPS = TypeAdapter(tuple[Membership, ...])
+HELD: TypeAdapter[tuple[Membership | GroupMember, ...]] = TypeAdapter(tuple[Membership | GroupMember, ...])
+"""Roles and places in groups, for audit."""
 
 
 @dataclass(frozen=True, slots=True)
 class RoleAssignment:
-    """One role to give: `object` is the tenant or a workspace of it."""
+    """One role to give: `object` is the tenant or a workspace of it, `subject` a user or a group of it."""
 
     object: ObjectRef
     subject: SubjectRef
@@ -59,7 +64,9 @@ class RoleChange:
 
     async def lock_users(self, assignments: Iterable[RoleAssignment]) -> None:
         """Before the first insert, and all at once in the order of their ids."""
-        self._users |= await users.ensure_locked(self._tx, [UserId(a.subject.id) for a in assignments])
+        named = [UserId(a.subject.id) for a in assignments if a.subject.type == "user"]
+        if named:
+            self._users |= await users.ensure_locked(self._tx, named)
 
     async def workspace_of(self, ref: ObjectRef, action: Action) -> Workspace | None:
         """The workspace that `ref` names, None for the tenant, where the caller may do this to its roles."""
@@ -102,7 +109,10 @@ class RoleChange:
             await rights.require_on_workspace(self._tx, self._caller, workspace, Action.MAKE_OWNERS)
         if before is not None and before.role is role:
             return before, before
-        guards.require_may_hold(self._users[UserId(subject.id)])
+        if subject.type == "user":
+            guards.require_may_hold(self._users[UserId(subject.id)])
+        elif before is None:
+            await rights.visible_groups(self._tx, self._caller, [GroupId(subject.id)])
         if before is not None:
             guards.require_creator_stays(self._caller, workspace, before)
             await guards.require_another_holder(self._tx, before)
@@ -113,8 +123,8 @@ class RoleChange:
         return before, after
 
     async def remove_all(self, going: Sequence[Membership], transfer_to: UserId | None) -> None:
-        """Remove these memberships of one user, with the guards of each."""
-        if transfer_to is not None and any(m.subject.id == transfer_to for m in going):
+        """Remove these memberships of one user, or one of a group, with the guards of each."""
+        if transfer_to is not None and any(m.subject == SubjectRef("user", transfer_to) for m in going):
             raise invalid_field("transfer_to", "takes another user than the one who is removed")
         # A few statements, however many the roles: they are made under the tenant's head.
         named = [m.workspace_id for m in going if m.workspace_id and m.workspace_id not in self._workspaces]
@@ -127,6 +137,16 @@ class RoleChange:
             await memberships.delete(self._tx, going[0].workspace_id, going[0].subject)
         elif going:
             await memberships.delete_of_user(self._tx, UserId(going[0].subject.id))
+
+    async def leave_groups(self, user_id: UserId) -> list[GroupMember]:
+        """Take the user out of every group of the tenant: the places that they had."""
+        seats = await group_members.of_subject(self._tx, SubjectRef("user", user_id), MAX_CHANGE_OPERATIONS + 1)
+        await group_members.delete_of_user(self._tx, user_id)
+        await groups.touch(self._tx, [seat.group_id for seat in seats], self._seq)
+        for seat in seats:
+            key = (ObjectRef("group", seat.group_id), seat.subject)
+            self._before[key] = projection.group_tuples(seat, subject_is_active=True)
+        return seats
 
     async def _let_go(self, membership: Membership, transfer_to: UserId | None) -> None:
         """The guards of one owner's or tenant admin's role, before it goes."""
@@ -178,9 +198,10 @@ class RoleChange:
         # Of a user whose tuples are withdrawn a DELETE of what is not there does no harm.
         old = frozenset() if before is None else self._project(before, active=True)
         self._before.setdefault(key, old)
-        if after is not None and before is None:
-            self._added.append(UserId(after.subject.id))
-        projects = after is not None and self._users[UserId(after.subject.id)].has_tuples
+        user = self._users[UserId(after.subject.id)] if after and after.subject.type == "user" else None
+        if user is not None and before is None:
+            self._added.append(user.id)
+        projects = user is None or user.has_tuples
         self._after[key] = self._project(after, active=projects) if after else frozenset()
 
     def _project(self, membership: Membership, *, active: bool) -> frozenset[Tuple]:
@@ -188,7 +209,9 @@ class RoleChange:
         archived = workspace is not None and workspace.archive_time is not None
         return projection.membership_tuples(membership, subject_is_active=active, object_is_archived=archived)
 
-    def draft(self, record: T, before: Iterable[Membership], after: Iterable[Membership], name: str) -> Draft[T]:
+    def draft(
+        self, record: T, before: Iterable[Membership | GroupMember], after: Iterable[Membership], name: str
+    ) -> Draft[T]:
         """What the mutation comes to: the difference of every tuple that it touched."""
         old = (t for tuples in self._before.values() for t in tuples)
         new = (t for tuples in self._after.values() for t in tuples)
@@ -196,8 +219,8 @@ class RoleChange:
         return Draft(record, operations, name, _json(before), _json(after), added=self._added)
 
 
-def _json(records: Iterable[Membership]) -> object:
-    return MEMBERSHIPS.dump_python(tuple(records), mode="json")
+def _json(records: Iterable[Membership | GroupMember]) -> object:
+    return HELD.dump_python(tuple(records), mode="json")
 
 
 async def require_own_tenant(tx: TenantTransaction, ref: ObjectRef) -> None:

@@ -1,4 +1,4 @@
-"""Carries out what a change of a user's status leaves to do: a tenant's share, of at most 500 roles, at a time.
+"""Carries out what a change of a user's status leaves to do: a tenant's share, of at most 500 tuples, at a time.
 
 Each step is one transaction, an ordinary row of the tenant's stream, and moves the job on in it: whatever kills it, the
 next one goes on from there.  Everything is read again once the tenant's head and the user are locked, in the order in
@@ -8,19 +8,19 @@ number of relays may run this.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from pemba import projection
 from pemba.model import GLOBAL_STREAM, Caller, SystemScope, TenantId, Tuple, UserStatus
 from pemba.service.mutation import Wakeup
-from pemba.service.role_change import MEMBERSHIPS
+from pemba.service.role_change import HELD
 from pemba.service.user_status import USER, tuples_of
-from pemba.storage import journal, outbox, user_jobs, user_roles, users
+from pemba.storage import journal, outbox, user_holdings, user_jobs, users
 from pemba.storage.database import Database, SystemTransaction
 from pemba.storage.journal import AuditEntry
 from pemba.storage.outbox import MAX_ROW_OPERATIONS
+from pemba.storage.user_holdings import Holding
 from pemba.storage.user_jobs import Goal, UserJob
-from pemba.storage.user_roles import HeldRole
 
 PRINCIPAL = "pemba:maintenance"
 """Who the audit says it was; the request id is that of the call that asked for it."""
@@ -41,18 +41,18 @@ class UserJobs:
             job = await user_jobs.next_of_turn(tx)
             if job is None:
                 return False
-            ahead = await user_roles.after(tx, job.user_id, job.after, 1)
-            tenant_id = ahead[0].membership.tenant_id if ahead else GLOBAL_STREAM
+            ahead = await user_holdings.after(tx, job.user_id, job.after, 1)
+            tenant_id = ahead[0].tenant_id if ahead else GLOBAL_STREAM
             await (_step(tx, job, tenant_id) if ahead else _finish(tx, job))
         self._wakeup.notify(tenant_id)
         return True
 
 
 async def _step(tx: SystemTransaction, job: UserJob, tenant_id: TenantId) -> None:
-    """The next roles of the user in one tenant."""
+    """What the user holds next in one tenant."""
     seq = await outbox.advance(tx.of(tenant_id))
     await users.ensure_locked(tx, [job.user_id])
-    held = await user_roles.after(tx, job.user_id, job.after, MAX_ROW_OPERATIONS, tenant_id)
+    held = _of_a_row(await user_holdings.after(tx, job.user_id, job.after, MAX_ROW_OPERATIONS, tenant_id))
     if seq is None or not held or not await user_jobs.is_still(tx, job):
         tx.discard()  # the number too
         return
@@ -61,10 +61,10 @@ async def _step(tx: SystemTransaction, job: UserJob, tenant_id: TenantId) -> Non
     else:
         # All that may be there, whatever was archived since.
         operations = projection.difference(_tuples(held, whatever_is_archived=True), ())
-    removed = [h.membership for h in held] if job.goal is Goal.REMOVE else []
-    if removed:
-        await user_roles.delete(tx, tenant_id, job.user_id, [m.workspace_id for m in removed])
-    before = MEMBERSHIPS.dump_python(tuple(removed), mode="json") if removed else None
+    before = None
+    if job.goal is Goal.REMOVE:
+        await user_holdings.delete(tx, job.user_id, held, seq)
+        before = HELD.dump_python(tuple(each.record for each in held), mode="json")
     await journal.append(tx, tenant_id, seq, [operations], _entry(job, before))
     await user_jobs.advance(tx, job.user_id, held[-1].place)
 
@@ -84,8 +84,20 @@ async def _finish(tx: SystemTransaction, job: UserJob) -> None:
         await user_jobs.drop(tx, job.user_id)
 
 
-def _tuples(held: Sequence[HeldRole], *, whatever_is_archived: bool = False) -> set[Tuple]:
-    return {t for role in held for t in tuples_of(role, whatever_is_archived=whatever_is_archived)}
+def _of_a_row(held: Iterable[Holding]) -> list[Holding]:
+    """As many of them, from the first on, as one row takes: who manages a group has two tuples there."""
+    taken: list[Holding] = []
+    size = 0
+    for each in held:
+        size += len(tuples_of(each, whatever_is_archived=True))
+        if size > MAX_ROW_OPERATIONS:
+            break
+        taken.append(each)
+    return taken
+
+
+def _tuples(held: Sequence[Holding], *, whatever_is_archived: bool = False) -> set[Tuple]:
+    return {t for each in held for t in tuples_of(each, whatever_is_archived=whatever_is_archived)}
 
 
 def _entry(job: UserJob, before: object = None, after: object = None) -> AuditEntry:

@@ -1,4 +1,4 @@
-"""Suspending, activating and deactivating a user, whose roles may be in any number of tenants.
+"""Suspending, activating and deactivating a user, whose roles and groups may be in any number of tenants.
 
 What takes access away commits the status alone: that denies at once, and a job takes the tuples after it
 (service/user_jobs.py).  What gives it back goes the other way round: the tuples first, the status last.
@@ -14,15 +14,15 @@ from pydantic import TypeAdapter
 
 from pemba import projection
 from pemba.errors import ConcurrentUpdate, NotFound, PreconditionFailed, Reason
-from pemba.model import Caller, Seq, TenantId, Tuple, User, UserId, UserStatus
+from pemba.model import Caller, GroupMember, Seq, TenantId, Tuple, User, UserId, UserStatus
 from pemba.service import guards
 from pemba.service.global_mutation import GlobalDraft
 from pemba.service.mutation import MutationOptions, require_etag
-from pemba.storage import journal, outbox, user_jobs, user_roles, users
+from pemba.storage import journal, outbox, user_holdings, user_jobs, user_roles, users
 from pemba.storage.database import SystemTransaction
 from pemba.storage.journal import AuditEntry
+from pemba.storage.user_holdings import Holding
 from pemba.storage.user_jobs import Goal
-from pemba.storage.user_roles import HeldRole
 
 USER = TypeAdapter(User)
 
@@ -30,7 +30,8 @@ MAX_HEADS = 16
 """Tenants that one change locks."""
 MAX_TENANTS_AT_ONCE = 15
 """Tenants in which an activation restores tuples itself: with `~` a token names 16 streams."""
-MAX_ROLES_AT_ONCE = 5_000
+MAX_HOLDINGS_AT_ONCE = 5_000
+"""Roles and places in groups."""
 
 
 async def suspend(
@@ -60,22 +61,22 @@ async def deactivate(
 async def activate(
     tx: SystemTransaction, caller: Caller, user_id: UserId, options: MutationOptions
 ) -> GlobalDraft[User]:
-    """At once where the user has roles in up to 15 tenants, else by the job: then they are `activating` for now.
+    """At once where the user holds anything in up to 15 tenants, else by the job: then they are `activating` for now.
 
     Raises PreconditionFailed (USER_DEACTIVATED).
     """
 
     async def tenants_at_once() -> list[TenantId]:
-        roles = await user_roles.counts(tx, user_id, MAX_TENANTS_AT_ONCE + 1)
-        at_once = len(roles) <= MAX_TENANTS_AT_ONCE and sum(roles.values()) <= MAX_ROLES_AT_ONCE
-        return list(roles) if at_once else []
+        counts = await user_holdings.counts(tx, user_id, MAX_TENANTS_AT_ONCE + 1)
+        at_once = len(counts) <= MAX_TENANTS_AT_ONCE and sum(counts.values()) <= MAX_HOLDINGS_AT_ONCE
+        return list(counts) if at_once else []
 
     before = await _locked(tx, user_id, options, tenants_at_once)
     guards.require_may_hold(before)
     if before.status is UserStatus.ACTIVE or before.activating:
         return _unchanged(before)
     tenants = await tenants_at_once()
-    if not tenants and await user_roles.counts(tx, user_id, 1):
+    if not tenants and await user_holdings.counts(tx, user_id, 1):
         after = await users.set_status(tx, user_id, UserStatus.SUSPENDED, activating=True)
         await user_jobs.put(tx, user_id, Goal.RESTORE, caller.request_id)
         return _draft(before, after, status_changed=False)
@@ -85,10 +86,12 @@ async def activate(
     return _draft(before, after, status_changed=True, positions=positions)
 
 
-def tuples_of(held: HeldRole, *, whatever_is_archived: bool = False) -> frozenset[Tuple]:
-    """Those of a role of a user who is active: what is to be restored, or `whatever_is_archived` what may be there."""
+def tuples_of(held: Holding, *, whatever_is_archived: bool = False) -> frozenset[Tuple]:
+    """Those of a user who is active: what is to be restored, or `whatever_is_archived` what may be there."""
+    if isinstance(held.record, GroupMember):
+        return projection.group_tuples(held.record, subject_is_active=True)
     archived = held.archived and not whatever_is_archived
-    return projection.membership_tuples(held.membership, subject_is_active=True, object_is_archived=archived)
+    return projection.membership_tuples(held.record, subject_is_active=True, object_is_archived=archived)
 
 
 async def _take_away(
@@ -100,16 +103,16 @@ async def _take_away(
 
 
 async def _restore(tx: SystemTransaction, caller: Caller, user_id: UserId, method: str) -> dict[TenantId, Seq]:
-    """The tuples of every role, in the streams of their tenants, whose heads are held; the last number of each."""
+    """The tuples of all they hold, in the streams of their tenants, whose heads are held; the last number of each."""
     by_tenant: dict[TenantId, set[Tuple]] = {}
-    for held in await user_roles.after(tx, user_id, user_roles.START, MAX_ROLES_AT_ONCE):
+    for held in await user_holdings.after(tx, user_id, user_roles.START, MAX_HOLDINGS_AT_ONCE):
         if restored := tuples_of(held):
-            by_tenant.setdefault(held.membership.tenant_id, set()).update(restored)
+            by_tenant.setdefault(held.tenant_id, set()).update(restored)
     positions: dict[TenantId, Seq] = {}
     for tenant_id, tuples in by_tenant.items():
         rows = outbox.split(projection.difference((), tuples))
         last = await outbox.advance(tx.of(tenant_id), len(rows))
-        assert last is not None  # whoever has roles in it has locked its head
+        assert last is not None  # whoever holds something in it has locked its head
         entry = AuditEntry(caller, method, f"user:{user_id}")
         await journal.append(tx, tenant_id, Seq(last - len(rows) + 1), rows, entry)
         positions[tenant_id] = last

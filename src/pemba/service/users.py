@@ -208,9 +208,9 @@ class UserService:
             head = await outbox.head(tx, wanted) if wanted else None
             found = await user_roles.after(tx, user_id, (position[0], position[1]), page_size + 1, wanted)
         shown = found[:page_size]
-        more = self._signer.page_token(arguments, shown[-1].place) if len(found) > page_size else ""
+        more = self._signer.page_token(arguments, user_roles.place_of(shown[-1])) if len(found) > page_size else ""
         token = self._signer.token({wanted: head}) if wanted and head is not None else ""
-        return Page(tuple(held.membership for held in shown), more, token)
+        return Page(tuple(shown), more, token)
 
     async def set_current_workspace(
         self, caller: Caller, user_id: UserId, tenant_id: TenantId, workspace_id: WorkspaceId, *, validate_only: bool

@@ -6,17 +6,25 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Seque
 from typing import TypeVar
 
 from pemba import projection
-from pemba.model import SubjectRef, SystemScope, TenantId, Tuple, Workspace, WorkspaceId, is_typeid
+from pemba.model import GroupId, SubjectRef, SystemScope, TenantId, Tuple, Workspace, WorkspaceId, is_typeid
 from pemba.storage import tuple_sources
 from pemba.storage.database import Database, SystemTransaction, Transaction
-from pemba.storage.tuple_sources import PAGE, MembershipName, ProjectedRole, ProjectedShare, ShareName
+from pemba.storage.tuple_sources import (
+    PAGE,
+    GroupMemberName,
+    MembershipName,
+    ProjectedMember,
+    ProjectedRole,
+    ProjectedShare,
+    ShareName,
+)
 
 R = TypeVar("R")
 Read = Callable[[SystemTransaction, TenantId | None, R | None], Awaitable[list[R]]]
 
 
 async def pages(database: Database, tenant_id: TenantId | None) -> AsyncGenerator[set[Tuple]]:
-    """Every tuple that the records of the tenant, or (None) of all of them, stand for, in pages of at most 1,000.
+    """Every tuple that the records of the tenant, or (None) of all of them, stand for: those of 1,000 records a page.
 
     Each page is read in a transaction of its own, so it is no snapshot: who compares looks a second time.
     """
@@ -28,6 +36,8 @@ async def pages(database: Database, tenant_id: TenantId | None) -> AsyncGenerato
         yield of_roles(on_workspaces)
     async for shared in _records(database, tenant_id, tuple_sources.shares_after):
         yield of_shares(shared)
+    async for members in _records(database, tenant_id, tuple_sources.group_members_after):
+        yield of_members(members)
 
 
 async def among(tx: Transaction, tuples: Sequence[Tuple]) -> set[Tuple]:
@@ -38,6 +48,7 @@ async def among(tx: Transaction, tuples: Sequence[Tuple]) -> set[Tuple]:
     workspaces: set[tuple[TenantId, WorkspaceId]] = set()
     memberships: set[MembershipName] = set()
     shares: set[ShareName] = set()
+    members: set[GroupMemberName] = set()
     for stored in tuples:
         tenant_id = projection.owner_of(stored)
         if tenant_id is None:
@@ -52,9 +63,12 @@ async def among(tx: Transaction, tuples: Sequence[Tuple]) -> set[Tuple]:
                 memberships.add((tenant_id, WorkspaceId(resource.id), subject))
         elif resource == SubjectRef("tenant", tenant_id):
             memberships.add((tenant_id, None, subject))
+        elif resource.type == "group" and is_typeid("grp", resource.id):
+            members.add((tenant_id, GroupId(resource.id), subject))
     found = of_workspaces(await tuple_sources.workspaces_named(tx, list(workspaces)))
     found |= of_roles(await tuple_sources.memberships_named(tx, list(memberships)))
     found |= of_shares(await tuple_sources.shares_named(tx, list(shares)))
+    found |= of_members(await tuple_sources.group_members_named(tx, list(members)))
     named = {t.plain for t in tuples}
     return {t for t in found if t.plain in named}
 
@@ -76,6 +90,12 @@ def of_roles(roles: Iterable[ProjectedRole]) -> set[Tuple]:
 def of_shares(shares: Iterable[ProjectedShare]) -> set[Tuple]:
     return {
         t for each in shares for t in projection.share_tuples(each.share, either_is_archived=each.either_is_archived)
+    }
+
+
+def of_members(members: Iterable[ProjectedMember]) -> set[Tuple]:
+    return {
+        t for each in members for t in projection.group_tuples(each.member, subject_is_active=each.subject_is_active)
     }
 
 

@@ -1,24 +1,42 @@
 """What a user may do, decided from the records inside the transaction.
 
 SpiceDB lags by design, so no decision about records is ever read from it.  This is the same rule as schema.zed's,
-written in SQL over the tree; random tests hold the two against each other.  Archived workspaces count here, since
-their owners may unarchive them, while in SpiceDB they are out of the graph.  The roster of one that is archived is
-empty: a share with it gives nothing.
+written in SQL over the tree and the groups; random tests hold the two against each other.  Archived workspaces count
+here, since their owners may unarchive them, while in SpiceDB they are out of the graph.  The roster of one that is
+archived is empty: a share with it gives nothing.
 """
 
 from __future__ import annotations
 
-from pemba.model import ROLE_PERMISSION, Permission, Role, UserId, WorkspaceId
+from pemba.model import ROLE_PERMISSION, GroupId, Permission, Role, UserId, WorkspaceId
 from pemba.storage.database import TenantTransaction
 from pemba.storage.shares import IN_TIME
 from pemba.storage.statement import Statement
 
-# What shares of `s` with the workspace `v` give the members `m` of it who are active.
-_THROUGH_SHARES = f"""
-    JOIN workspaces v ON v.tenant_id = s.tenant_id AND v.id = s.with_workspace_id
-        AND v.archive_time IS NULL AND {IN_TIME}
-    JOIN memberships m ON m.tenant_id = s.tenant_id AND m.workspace_id = v.id
-    JOIN users u ON u.id = m.user_id AND u.status = 'active'
+# `groups_of (id)`: the groups that a user is in, by themselves or through groups in them, where the user is active.
+GROUPS_OF = """groups_of (id) AS (
+    SELECT g.group_id FROM group_members g JOIN users u ON u.id = g.user_id AND u.status = 'active'
+    WHERE g.tenant_id = :tenant_id AND g.user_id = CAST(:user_id AS text)
+    UNION
+    SELECT g.group_id FROM groups_of JOIN group_members g
+        ON g.tenant_id = :tenant_id AND g.member_group_id = groups_of.id
+)"""
+# `held (workspace_id, role)`: the roles that a user, being active, holds in the tenant by themselves and through these.
+HELD = f"""{GROUPS_OF},
+held AS (
+    SELECT m.workspace_id, m.role FROM memberships m JOIN users u ON u.id = m.user_id AND u.status = 'active'
+    WHERE m.tenant_id = :tenant_id AND m.user_id = CAST(:user_id AS text)
+    UNION
+    SELECT m.workspace_id, m.role FROM groups_of JOIN memberships m
+        ON m.tenant_id = :tenant_id AND m.group_id = groups_of.id
+)"""
+# That the share `s` counts, and gives its role to the user whose roles `held` are: they hold one on the workspace with
+# which it is, and so are of its roster.
+_THROUGH_SHARE = f"""
+    {IN_TIME} AND EXISTS (
+        SELECT FROM workspaces v WHERE v.tenant_id = s.tenant_id AND v.id = s.with_workspace_id
+            AND v.archive_time IS NULL AND v.id IN (SELECT workspace_id FROM held)
+    )
 """
 # A tenant admin counts as owner of the root, and so of all that hangs below it (personal workspaces do not).
 _ROLES = Statement(
@@ -28,56 +46,57 @@ _ROLES = Statement(
         UNION ALL
         SELECT w.id, w.parent_id, w.kind FROM line JOIN workspaces w
             ON w.tenant_id = :tenant_id AND w.id = line.parent_id
-    )
-    SELECT CASE WHEN m.workspace_id IS NULL THEN 'owner' ELSE m.role END AS role
-    FROM memberships m JOIN users u ON u.id = m.user_id AND u.status = 'active'
-    WHERE m.tenant_id = :tenant_id AND m.user_id = :user_id AND (
-        m.workspace_id IN (SELECT id FROM line)
-        OR m.workspace_id IS NULL AND m.role = 'admin' AND EXISTS (SELECT FROM line WHERE kind = 'root')
-    )
+    ),
+    {HELD}
+    SELECT CASE WHEN workspace_id IS NULL THEN 'owner' ELSE role END AS role FROM held
+    WHERE workspace_id IN (SELECT id FROM line)
+        OR workspace_id IS NULL AND role = 'admin' AND EXISTS (SELECT FROM line WHERE kind = 'root')
     UNION ALL
-    SELECT s.role FROM line JOIN shares s ON s.tenant_id = :tenant_id AND s.workspace_id = line.id {_THROUGH_SHARES}
-    WHERE m.user_id = :user_id
+    SELECT s.role FROM line JOIN shares s ON s.tenant_id = :tenant_id AND s.workspace_id = line.id
+    WHERE {_THROUGH_SHARE}
     """
 )
 # The same rule the other way round, for lists: `reached (id)` are the workspaces on which a user holds one of `:roles`,
 # where the user is active.  What is archived is out of the graph here, as it is for checks.
-REACHED = f"""reached AS (
+REACHED = f"""{HELD},
+reached AS (
     SELECT w.id FROM workspaces w
-    WHERE w.tenant_id = :tenant_id AND w.archive_time IS NULL AND EXISTS (
-        SELECT FROM memberships m JOIN users u ON u.id = m.user_id AND u.status = 'active'
-        WHERE m.tenant_id = :tenant_id AND m.user_id = CAST(:user_id AS text) AND (
-            m.workspace_id = w.id AND m.role = ANY (CAST(:roles AS text[]))
-            OR m.workspace_id IS NULL AND m.role = 'admin' AND w.kind = 'root'
-        )
+    WHERE w.tenant_id = :tenant_id AND w.archive_time IS NULL AND (
+        w.id IN (SELECT workspace_id FROM held WHERE role = ANY (CAST(:roles AS text[])))
+        OR w.kind = 'root' AND EXISTS (SELECT FROM held WHERE workspace_id IS NULL AND role = 'admin')
     )
     UNION
-    SELECT w.id FROM shares s {_THROUGH_SHARES}
+    SELECT w.id FROM shares s
     JOIN workspaces w ON w.tenant_id = s.tenant_id AND w.id = s.workspace_id AND w.archive_time IS NULL
-    WHERE s.tenant_id = :tenant_id AND m.user_id = CAST(:user_id AS text)
-        AND s.role = ANY (CAST(:roles AS text[]))
+    WHERE s.tenant_id = :tenant_id AND s.role = ANY (CAST(:roles AS text[])) AND {_THROUGH_SHARE}
     UNION
     SELECT w.id FROM reached JOIN workspaces w
         ON w.tenant_id = :tenant_id AND w.parent_id = reached.id AND w.archive_time IS NULL
 )"""
-_TENANT_ROLE = Statement(
+_TENANT_ROLES = Statement(f"WITH RECURSIVE {HELD} SELECT role FROM held WHERE workspace_id IS NULL")
+_GROUPS = Statement(f"WITH RECURSIVE {GROUPS_OF} SELECT id FROM groups_of")
+_MANAGES = Statement(
     """
-    SELECT m.role FROM memberships m JOIN users u ON u.id = m.user_id AND u.status = 'active'
-    WHERE m.tenant_id = :tenant_id AND m.workspace_id IS NULL AND m.user_id = :user_id
+    SELECT EXISTS (
+        SELECT FROM group_members g JOIN users u ON u.id = g.user_id AND u.status = 'active'
+        WHERE g.tenant_id = :tenant_id AND g.group_id = :group_id AND g.user_id = :user_id AND g.manager
+    ) AS found
     """
 )
 _BELONGS = Statement(
     """
     SELECT EXISTS (
-        SELECT FROM memberships m JOIN users u ON u.id = m.user_id AND u.status = 'active'
-        WHERE m.tenant_id = :tenant_id AND m.user_id = :user_id
+        SELECT FROM users u WHERE u.id = :user_id AND u.status = 'active' AND (
+            EXISTS (SELECT FROM memberships m WHERE m.tenant_id = :tenant_id AND m.user_id = u.id)
+            OR EXISTS (SELECT FROM group_members g WHERE g.tenant_id = :tenant_id AND g.user_id = u.id)
+        )
     ) AS found
     """
 )
 
 
 async def belongs(tx: TenantTransaction, user_id: UserId) -> bool:
-    """Whether the user is active and holds any role in the tenant, on itself or on a workspace."""
+    """Whether the user is active and holds any role in the tenant, on itself or on a workspace, or is in a group."""
     return bool((await _BELONGS.one(tx, tenant_id=tx.tenant_id, user_id=user_id))["found"])
 
 
@@ -90,7 +109,18 @@ async def on_workspace(tx: TenantTransaction, user_id: UserId, workspace_id: Wor
 
 async def on_tenant(tx: TenantTransaction, user_id: UserId) -> Permission | None:
     """`administer` for an admin, `view` for a member, None for anybody else."""
-    record = await _TENANT_ROLE.row(tx, tenant_id=tx.tenant_id, user_id=user_id)
-    if record is None:
+    held = {record["role"] for record in await _TENANT_ROLES.rows(tx, tenant_id=tx.tenant_id, user_id=user_id)}
+    if not held:
         return None
-    return Permission.ADMINISTER if record["role"] == Role.ADMIN else Permission.VIEW
+    return Permission.ADMINISTER if Role.ADMIN in held else Permission.VIEW
+
+
+async def groups_of(tx: TenantTransaction, user_id: UserId) -> set[GroupId]:
+    """The groups that the user, being active, is in, by themselves or through groups in them."""
+    return {GroupId(r["id"]) for r in await _GROUPS.rows(tx, tenant_id=tx.tenant_id, user_id=user_id)}
+
+
+async def manages(tx: TenantTransaction, user_id: UserId, group_id: GroupId) -> bool:
+    """Whether the user is active and a manager of the group."""
+    record = await _MANAGES.one(tx, tenant_id=tx.tenant_id, group_id=group_id, user_id=user_id)
+    return bool(record["found"])

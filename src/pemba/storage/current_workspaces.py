@@ -21,16 +21,29 @@ _CHOSEN = Statement(
     ORDER BY c.update_time DESC, c.tenant_id LIMIT 1
     """
 )
-# A role on a workspace comes before the root of a tenant that the user administers; of each kind the first one held.
+# A role on a workspace comes before the root of a tenant that the user administers, one of their own before those of
+# groups; of each kind the first one held.
 _DEFAULT = Statement(
     f"""
-    SELECT {COLUMNS_OF_W} FROM memberships m
-    JOIN users u ON u.id = m.user_id AND u.status = 'active'
+    WITH RECURSIVE groups_of (tenant_id, id) AS (
+        SELECT tenant_id, group_id FROM group_members WHERE user_id = :user_id
+        UNION
+        SELECT g.tenant_id, g.group_id FROM groups_of o JOIN group_members g
+            ON g.tenant_id = o.tenant_id AND g.member_group_id = o.id
+    ),
+    held AS (
+        SELECT tenant_id, workspace_id, role, join_time, false AS by_group FROM memberships WHERE user_id = :user_id
+        UNION ALL
+        SELECT m.tenant_id, m.workspace_id, m.role, m.join_time, true FROM groups_of o JOIN memberships m
+            ON m.tenant_id = o.tenant_id AND m.group_id = o.id
+    )
+    SELECT {COLUMNS_OF_W} FROM held m
+    JOIN users u ON u.id = :user_id AND u.status = 'active'
     JOIN workspaces w ON w.tenant_id = m.tenant_id AND (
         w.id = m.workspace_id OR m.workspace_id IS NULL AND m.role = 'admin' AND w.kind = 'root'
     )
-    {_USABLE} AND m.user_id = :user_id AND (CAST(:tenant_id AS text) IS NULL OR m.tenant_id = :tenant_id)
-    ORDER BY m.workspace_id IS NULL, m.join_time, w.tenant_id, w.id LIMIT 1
+    {_USABLE} AND (CAST(:tenant_id AS text) IS NULL OR m.tenant_id = :tenant_id)
+    ORDER BY m.workspace_id IS NULL, m.by_group, m.join_time, w.tenant_id, w.id LIMIT 1
     """
 )
 

@@ -30,6 +30,10 @@ _VIOLATIONS: dict[str, Callable[[], PembaError]] = {
     tables.PARENT: lambda: PreconditionFailed(
         Reason.HAS_CHILDREN, "the workspace has children; move or delete them first"
     ),
+    tables.GROUP_SLUG: lambda: AlreadyExists(Reason.SLUG_TAKEN, "slug: another group of the tenant has it"),
+    tables.EXTERNAL_ID: lambda: AlreadyExists(
+        Reason.EXTERNAL_ID_TAKEN, "external_id: another group of the tenant has it"
+    ),
     tables.EMAIL: lambda: AlreadyExists(Reason.EMAIL_TAKEN, "email: another user has it"),
     tables.IDEMPOTENCY: lambda: ConcurrentUpdate(
         Reason.CONCURRENT_UPDATE, "the same request_id is being carried out; try again"

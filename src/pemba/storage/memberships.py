@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from asyncpg import Record
 
-from pemba.model import Membership, Role, Seq, SubjectRef, TenantId, UserId, WorkspaceId
+from pemba.model import GroupId, Membership, Role, Seq, SubjectRef, TenantId, UserId, WorkspaceId
 from pemba.storage.database import SystemTransaction, TenantTransaction
 from pemba.storage.statement import Statement
 
@@ -42,6 +42,13 @@ _OF_WORKSPACES = Statement(
     ORDER BY m.workspace_id, m.subject_type, m.subject_id LIMIT :limit
     """
 )
+_OF_GROUP = Statement(
+    f"""
+    SELECT {COLUMNS_OF_M}, w.archive_time IS NOT NULL AS archived
+    FROM memberships m LEFT JOIN workspaces w ON w.tenant_id = m.tenant_id AND w.id = m.workspace_id
+    WHERE m.tenant_id = :tenant_id AND m.group_id = :group_id ORDER BY m.workspace_id NULLS FIRST LIMIT :limit
+    """
+)
 _OF_USER = Statement(
     f"SELECT {_COLUMNS} FROM memberships WHERE tenant_id = :tenant_id AND user_id = :user_id"
     " ORDER BY workspace_id NULLS FIRST LIMIT :limit"
@@ -52,18 +59,28 @@ _DELETE = Statement(
     " AND subject_type = :subject_type AND subject_id = :subject_id"
 )
 _DELETE_OF_USER = Statement("DELETE FROM memberships WHERE tenant_id = :tenant_id AND user_id = :user_id")
+_DELETE_OF_GROUP = Statement("DELETE FROM memberships WHERE tenant_id = :tenant_id AND group_id = :group_id")
 _DELETE_OF_WORKSPACE = Statement(
     "DELETE FROM memberships WHERE tenant_id = :tenant_id AND workspace_id = :workspace_id"
 )
-# The users of a tenant, where one of these got their first role in it by this very transaction; else 0.
+# The users of a tenant, where one of these got their first role or group in it by this very transaction; else 0.
 _COUNT_IF_NEW = Statement(
     """
     SELECT CASE WHEN EXISTS (
         SELECT FROM unnest(CAST(:added AS text[])) AS added (user_id) WHERE NOT EXISTS (
             SELECT FROM memberships m
             WHERE m.tenant_id = :tenant_id AND m.user_id = added.user_id AND m.join_time <> now()
+        ) AND NOT EXISTS (
+            SELECT FROM group_members g
+            WHERE g.tenant_id = :tenant_id AND g.user_id = added.user_id AND g.join_time <> now()
         )
-    ) THEN (SELECT count(DISTINCT user_id) FROM memberships WHERE tenant_id = :tenant_id) ELSE 0 END AS users
+    ) THEN (
+        SELECT count(user_id) FROM (
+            SELECT user_id FROM memberships WHERE tenant_id = :tenant_id
+            UNION
+            SELECT user_id FROM group_members WHERE tenant_id = :tenant_id
+        ) AS users
+    ) ELSE 0 END AS users
     """
 )
 _OTHER_ACTIVE_HOLDER = Statement(
@@ -141,6 +158,12 @@ async def of_user(tx: TenantTransaction, user_id: UserId, limit: int) -> list[Me
     return [from_record(record) for record in records]
 
 
+async def of_group(tx: TenantTransaction, group_id: GroupId, limit: int) -> list[tuple[Membership, bool]]:
+    """(membership, whether what it is on is archived) of each role of the group, at most `limit`."""
+    records = await _OF_GROUP.rows(tx, tenant_id=tx.tenant_id, group_id=group_id, limit=limit)
+    return [(from_record(r), r["archived"]) for r in records]
+
+
 async def delete(tx: TenantTransaction, workspace_id: WorkspaceId | None, subject: SubjectRef) -> None:
     await _DELETE.run(
         tx,
@@ -154,6 +177,11 @@ async def delete(tx: TenantTransaction, workspace_id: WorkspaceId | None, subjec
 async def delete_of_user(tx: TenantTransaction, user_id: UserId) -> None:
     """Every direct membership of the user in the tenant."""
     await _DELETE_OF_USER.run(tx, tenant_id=tx.tenant_id, user_id=user_id)
+
+
+async def delete_of_group(tx: TenantTransaction, group_id: GroupId) -> None:
+    """Every role of the group."""
+    await _DELETE_OF_GROUP.run(tx, tenant_id=tx.tenant_id, group_id=group_id)
 
 
 async def delete_of_workspace(tx: TenantTransaction, workspace_id: WorkspaceId) -> None:
@@ -171,8 +199,13 @@ async def has_other_active_holder(
 
 
 async def count_users_if_new(tx: TenantTransaction, added: Sequence[UserId]) -> int:
-    """How many users hold roles in the tenant; 0 where none of `added` is new to it with this transaction."""
+    """How many users hold roles or are in groups; 0 where none of `added` is new to it with this transaction."""
     return int((await _COUNT_IF_NEW.one(tx, tenant_id=tx.tenant_id, added=list(added)))["users"])
+
+
+def subject_of(type_: str, id_: str) -> SubjectRef:
+    """A subject of its columns: a group stands for its members."""
+    return SubjectRef(type_, id_, "member" if type_ == "group" else "")
 
 
 def from_record(record: Record) -> Membership:
@@ -180,7 +213,7 @@ def from_record(record: Record) -> Membership:
     return Membership(
         tenant_id=record["tenant_id"],
         workspace_id=record["workspace_id"],
-        subject=SubjectRef(record["subject_type"], record["subject_id"]),
+        subject=subject_of(record["subject_type"], record["subject_id"]),
         role=Role(record["role"]),
         join_time=record["join_time"],
         update_time=record["update_time"],

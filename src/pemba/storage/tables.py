@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import BYTEA, JSONB, UUID
 
-from pemba.model import MAX_NAME_CHARACTERS, SHARDS
+from pemba.model import MAX_EXTERNAL_ID_CHARACTERS, MAX_NAME_CHARACTERS, SHARDS
 
 metadata = sa.MetaData(
     naming_convention={
@@ -27,6 +27,8 @@ SIBLING_SLUG = "workspaces_sibling_slug_key"
 ONE_ROOT = "workspaces_one_root_key"
 PARENT = "workspaces_tenant_id_parent_id_fkey"
 EMAIL = "users_email_key"
+GROUP_SLUG = "groups_slug_key"
+EXTERNAL_ID = "groups_external_id_key"
 IDEMPOTENCY = "idempotency_pkey"
 
 
@@ -160,6 +162,59 @@ sa.Index(
     postgresql_where=sa.text("archived_with IS NOT NULL"),
 )
 
+groups = sa.Table(
+    "groups",
+    metadata,
+    sa.Column("tenant_id", sa.Text, nullable=False),
+    sa.Column("id", sa.Text, nullable=False),
+    sa.Column("slug", sa.Text, nullable=False),
+    _name(),
+    sa.Column(
+        "external_id",
+        sa.Text,
+        sa.CheckConstraint(f"char_length(external_id) BETWEEN 1 AND {MAX_EXTERNAL_ID_CHARACTERS}", name="external_id"),
+    ),
+    # The sequence of the change that made this row, or the list of its members, what it is: the etag.
+    sa.Column("changed_seq", sa.BigInteger, nullable=False),
+    _time("create_time"),
+    _time("update_time"),
+    sa.PrimaryKeyConstraint("tenant_id", "id"),
+    sa.ForeignKeyConstraint(["tenant_id"], ["tenants.id"], ondelete="RESTRICT"),
+    sa.UniqueConstraint("tenant_id", "slug", name=GROUP_SLUG),
+    sa.UniqueConstraint("tenant_id", "external_id", name=EXTERNAL_ID),
+)
+
+group_members = sa.Table(
+    "group_members",
+    metadata,
+    sa.Column("tenant_id", sa.Text, nullable=False),
+    sa.Column("group_id", sa.Text, nullable=False),
+    sa.Column("subject_type", sa.Text, nullable=False),
+    sa.Column("subject_id", sa.Text, nullable=False),
+    sa.Column("user_id", sa.Text, sa.Computed("CASE WHEN subject_type = 'user' THEN subject_id END", persisted=True)),
+    sa.Column(
+        "member_group_id", sa.Text, sa.Computed("CASE WHEN subject_type = 'group' THEN subject_id END", persisted=True)
+    ),
+    sa.Column("manager", sa.Boolean, nullable=False, server_default=sa.text("false")),
+    sa.Column("added_by", sa.Text),
+    _time("join_time"),
+    sa.PrimaryKeyConstraint("tenant_id", "group_id", "subject_type", "subject_id"),
+    sa.ForeignKeyConstraint(["tenant_id", "group_id"], ["groups.tenant_id", "groups.id"], ondelete="RESTRICT"),
+    sa.ForeignKeyConstraint(["tenant_id", "member_group_id"], ["groups.tenant_id", "groups.id"], ondelete="RESTRICT"),
+    sa.ForeignKeyConstraint(["user_id"], ["users.id"], ondelete="RESTRICT"),
+    sa.ForeignKeyConstraint(["added_by"], ["users.id"], ondelete="RESTRICT"),
+    _one_of("subject_type", "subject_type", "user", "group"),
+    sa.CheckConstraint("NOT manager OR subject_type = 'user'", name="manager"),
+    sa.CheckConstraint("subject_type <> 'group' OR subject_id <> group_id", name="own_member"),
+)
+sa.Index("group_members_of_user_idx", group_members.c.user_id, group_members.c.tenant_id, group_members.c.group_id)
+sa.Index(
+    "group_members_of_group_idx",
+    group_members.c.tenant_id,
+    group_members.c.member_group_id,
+    postgresql_where=sa.text("member_group_id IS NOT NULL"),
+)
+
 memberships = sa.Table(
     "memberships",
     metadata,
@@ -173,6 +228,7 @@ memberships = sa.Table(
     sa.Column("changed_seq", sa.BigInteger, nullable=False),
     _time("join_time"),
     _time("update_time"),
+    sa.Column("group_id", sa.Text, sa.Computed("CASE WHEN subject_type = 'group' THEN subject_id END", persisted=True)),
     # NULLs are one value here: a second role of the same subject on the tenant itself cannot be stored either.
     sa.UniqueConstraint(
         "tenant_id",
@@ -188,12 +244,19 @@ memberships = sa.Table(
     ),
     sa.ForeignKeyConstraint(["user_id"], ["users.id"], ondelete="RESTRICT"),
     sa.ForeignKeyConstraint(["invited_by"], ["users.id"], ondelete="RESTRICT"),
-    _one_of("subject_type", "subject_type", "user"),
+    sa.ForeignKeyConstraint(["tenant_id", "group_id"], ["groups.tenant_id", "groups.id"], ondelete="RESTRICT"),
+    _one_of("subject_type", "subject_type", "user", "group"),
     _one_of("role", "role", "viewer", "member", "admin", "owner"),
     sa.CheckConstraint("workspace_id IS NOT NULL OR role IN ('member', 'admin')", name="tenant_role"),
     sa.CheckConstraint("role <> 'owner' OR subject_type = 'user'", name="owner_is_user"),
 )
 sa.Index("memberships_user_id_idx", memberships.c.tenant_id, memberships.c.user_id)
+sa.Index(
+    "memberships_group_id_idx",
+    memberships.c.tenant_id,
+    memberships.c.group_id,
+    postgresql_where=sa.text("group_id IS NOT NULL"),
+)
 # Roles on tenants themselves, in order: the unique key has workspace_id in between.
 sa.Index(
     "memberships_of_tenants_idx",

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from asyncpg import Record
 
-from pemba.model import Membership, Share, SubjectRef, TenantId, Workspace, WorkspaceId
-from pemba.storage import memberships, shares, workspaces
+from pemba.model import GroupId, GroupMember, Membership, Share, SubjectRef, TenantId, Workspace, WorkspaceId
+from pemba.storage import group_members, memberships, shares, workspaces
 from pemba.storage.database import Transaction
+from pemba.storage.group_members import COLUMNS_OF_G
 from pemba.storage.statement import Statement
 
 _HELD = f"{memberships.COLUMNS_OF_M}, {memberships.HAS_TUPLES}"
@@ -100,6 +101,30 @@ _SHARES_NAMED = Statement(
     """
 )
 
+_GROUP_MEMBERS = Statement(
+    f"""
+    SELECT {COLUMNS_OF_G}, {memberships.HAS_TUPLES}
+    FROM (
+        SELECT * FROM group_members WHERE tenant_id <= :last_tenant
+            AND (tenant_id, group_id, subject_type, subject_id)
+                > (:after_tenant, :after_group, :after_type, :after_subject)
+        ORDER BY tenant_id, group_id, subject_type, subject_id LIMIT {PAGE}
+    ) g
+    LEFT JOIN users u ON u.id = g.user_id
+    ORDER BY g.tenant_id, g.group_id, g.subject_type, g.subject_id
+    """
+)
+_GROUP_MEMBERS_NAMED = Statement(
+    f"""
+    SELECT {COLUMNS_OF_G}, {memberships.HAS_TUPLES}
+    FROM unnest(
+        CAST(:tenant_ids AS text[]), CAST(:group_ids AS text[]), CAST(:types AS text[]), CAST(:ids AS text[])
+    ) AS named (tenant_id, group_id, subject_type, subject_id)
+    JOIN group_members g USING (tenant_id, group_id, subject_type, subject_id)
+    LEFT JOIN users u ON u.id = g.user_id
+    """
+)
+
 _LAST_TENANT = "zzz"
 """Sorts after every tenant's id, which begins with `ten_`."""
 
@@ -121,6 +146,15 @@ class ProjectedShare:
     either_is_archived: bool
 
 
+@dataclass(frozen=True, slots=True)
+class ProjectedMember:
+    """A member of a group, and what decides whether that stands for a tuple."""
+
+    member: GroupMember
+    subject_is_active: bool
+
+
+GroupMemberName = tuple[TenantId, GroupId, SubjectRef]
 MembershipName = tuple[TenantId, WorkspaceId | None, SubjectRef]
 ShareName = tuple[TenantId, WorkspaceId, WorkspaceId]
 """(tenant, the workspace that is shared, the one it is shared with)"""
@@ -166,6 +200,34 @@ async def on_workspaces_after(
         last_tenant=tenant_id or _LAST_TENANT,
     )
     return [_held(record) for record in records]
+
+
+async def group_members_after(
+    tx: Transaction, tenant_id: TenantId | None, after: ProjectedMember | None
+) -> list[ProjectedMember]:
+    """The next page of the members of groups, of one tenant or (None) of all."""
+    at = after.member if after else None
+    records = await _GROUP_MEMBERS.rows(
+        tx,
+        after_tenant=at.tenant_id if at else tenant_id or "",
+        after_group=at.group_id if at else "",
+        after_type=at.subject.type if at else "",
+        after_subject=at.subject.id if at else "",
+        last_tenant=tenant_id or _LAST_TENANT,
+    )
+    return [_member(record) for record in records]
+
+
+async def group_members_named(tx: Transaction, names: Sequence[GroupMemberName]) -> list[ProjectedMember]:
+    """Those of these members of groups that there are."""
+    records = await _GROUP_MEMBERS_NAMED.rows(
+        tx,
+        tenant_ids=[tenant_id for tenant_id, _, _ in names],
+        group_ids=[group_id for _, group_id, _ in names],
+        types=[subject.type for _, _, subject in names],
+        ids=[subject.id for _, _, subject in names],
+    )
+    return [_member(record) for record in records]
 
 
 async def workspaces_named(tx: Transaction, names: Sequence[tuple[TenantId, WorkspaceId]]) -> list[Workspace]:
@@ -216,3 +278,7 @@ def _shared(record: Record) -> ProjectedShare:
 
 def _held(record: Record) -> ProjectedRole:
     return ProjectedRole(memberships.from_record(record), record["has_tuples"], record["archived"])
+
+
+def _member(record: Record) -> ProjectedMember:
+    return ProjectedMember(group_members.from_record(record), record["has_tuples"])

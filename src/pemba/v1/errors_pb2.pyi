@@ -63,9 +63,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_HAS_CHILDREN: _ErrorReason.ValueType  # 19
     """FAILED_PRECONDITION: the workspace has children; move or delete them first."""
     ERROR_REASON_CYCLE: _ErrorReason.ValueType  # 20
-    """FAILED_PRECONDITION: the new parent is the workspace itself or stands below it."""
+    """FAILED_PRECONDITION: the new parent is the workspace itself or stands below it; or the new member is the group itself
+    or has it in it.
+    """
     ERROR_REASON_TOO_DEEP: _ErrorReason.ValueType  # 21
-    """FAILED_PRECONDITION: the tree would be deeper than metadata `max_depth`."""
+    """FAILED_PRECONDITION: the tree, or groups in groups, would be deeper than metadata `max_depth`."""
     ERROR_REASON_SLUG_TAKEN: _ErrorReason.ValueType  # 22
     """ALREADY_EXISTS: another one has this slug."""
     ERROR_REASON_SLUG_RESERVED: _ErrorReason.ValueType  # 23
@@ -128,6 +130,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """ALREADY_EXISTS: the workspace is shared with that one already; metadata `share` names the share.  Revoke it to give
     another role or expiry.
     """
+    ERROR_REASON_EXTERNAL_ID_TAKEN: _ErrorReason.ValueType  # 52
+    """ALREADY_EXISTS: another group of the tenant has this external id."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a request failed, or why a question was answered without being asked.
@@ -178,9 +182,11 @@ ERROR_REASON_ROOT_WORKSPACE: ErrorReason.ValueType  # 18
 ERROR_REASON_HAS_CHILDREN: ErrorReason.ValueType  # 19
 """FAILED_PRECONDITION: the workspace has children; move or delete them first."""
 ERROR_REASON_CYCLE: ErrorReason.ValueType  # 20
-"""FAILED_PRECONDITION: the new parent is the workspace itself or stands below it."""
+"""FAILED_PRECONDITION: the new parent is the workspace itself or stands below it; or the new member is the group itself
+or has it in it.
+"""
 ERROR_REASON_TOO_DEEP: ErrorReason.ValueType  # 21
-"""FAILED_PRECONDITION: the tree would be deeper than metadata `max_depth`."""
+"""FAILED_PRECONDITION: the tree, or groups in groups, would be deeper than metadata `max_depth`."""
 ERROR_REASON_SLUG_TAKEN: ErrorReason.ValueType  # 22
 """ALREADY_EXISTS: another one has this slug."""
 ERROR_REASON_SLUG_RESERVED: ErrorReason.ValueType  # 23
@@ -243,4 +249,6 @@ ERROR_REASON_SHARE_EXISTS: ErrorReason.ValueType  # 51
 """ALREADY_EXISTS: the workspace is shared with that one already; metadata `share` names the share.  Revoke it to give
 another role or expiry.
 """
+ERROR_REASON_EXTERNAL_ID_TAKEN: ErrorReason.ValueType  # 52
+"""ALREADY_EXISTS: another group of the tenant has this external id."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -95,7 +95,7 @@ class SetRoleRequest(_message.Message):
     tenant_id: _builtins.str
     """The tenant it is about."""
     role: _types_pb2.Role.ValueType
-    """Admin or member on a tenant, any on a workspace."""
+    """Admin or member on a tenant, any on a workspace; only users are owners."""
     etag: _builtins.str
     """The record's etag as it was read; a mismatch is ABORTED.  Empty: no comparison."""
     request_id: _builtins.str
@@ -108,7 +108,7 @@ class SetRoleRequest(_message.Message):
 
     @_builtins.property
     def subject(self) -> _types_pb2.SubjectRef:
-        """Whose role it is: a user."""
+        """Whose role it is: a user, or a group of the tenant (with or without `member` as its relation)."""
 
     def __init__(
         self,
@@ -171,14 +171,14 @@ class RoleAssignment(_message.Message):
     SUBJECT_FIELD_NUMBER: _builtins.int
     ROLE_FIELD_NUMBER: _builtins.int
     role: _types_pb2.Role.ValueType
-    """Admin or member on a tenant, any on a workspace."""
+    """Admin or member on a tenant, any on a workspace; only users are owners."""
     @_builtins.property
     def object(self) -> _types_pb2.ObjectRef:
         """The tenant itself, or a workspace of it."""
 
     @_builtins.property
     def subject(self) -> _types_pb2.SubjectRef:
-        """Whose role it is: a user."""
+        """Whose role it is: a user, or a group of the tenant (with or without `member` as its relation)."""
 
     def __init__(
         self,
@@ -280,7 +280,7 @@ class GetMembershipRequest(_message.Message):
 
     @_builtins.property
     def subject(self) -> _types_pb2.SubjectRef:
-        """Whose role it is: a user."""
+        """Whose role it is: a user, or a group of the tenant (with or without `member` as its relation)."""
 
     def __init__(
         self,
@@ -357,7 +357,7 @@ class RemoveMemberRequest(_message.Message):
 
     @_builtins.property
     def subject(self) -> _types_pb2.SubjectRef:
-        """Whose role it is: a user."""
+        """Whose role it is: a user, or a group of the tenant (with or without `member` as its relation)."""
 
     def __init__(
         self,
@@ -565,7 +565,7 @@ Global___ListMembersResponse: _TypeAlias = ListMembersResponse  # noqa: Y015
 
 @_typing.final
 class Grant(_message.Message):
-    """A role that gives access to the object asked about."""
+    """A role that gives access to the object asked about: the subject's own, or that of a group."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -573,10 +573,15 @@ class Grant(_message.Message):
     ROLE_FIELD_NUMBER: _builtins.int
     SHARE_ID_FIELD_NUMBER: _builtins.int
     WITH_WORKSPACE_FIELD_NUMBER: _builtins.int
+    GROUP_ID_FIELD_NUMBER: _builtins.int
     role: _types_pb2.Role.ValueType
     """The role there."""
     share_id: _builtins.str
     """The share that gives it; empty: it is the subject's own."""
+    group_id: _builtins.str
+    """The group that holds it (by a share: that is one of those direct members), which the subject is in by themselves or
+    through groups in it; empty: the subject's own.
+    """
     @_builtins.property
     def object(self) -> _types_pb2.ObjectRef:
         """Where the role is: the object itself, a workspace above it, or the tenant (whose admins own its workspaces)."""
@@ -592,10 +597,11 @@ class Grant(_message.Message):
         role: _types_pb2.Role.ValueType = ...,
         share_id: _builtins.str = ...,
         with_workspace: _types_pb2.ObjectRef | None = ...,
+        group_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["object", b"object", "with_workspace", b"with_workspace"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["object", b"object", "role", b"role", "share_id", b"share_id", "with_workspace", b"with_workspace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["group_id", b"group_id", "object", b"object", "role", b"role", "share_id", b"share_id", "with_workspace", b"with_workspace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -703,7 +709,9 @@ class ListEffectiveMembersResponse(_message.Message):
     """Why nobody is listed: TENANT_SUSPENDED; else unspecified."""
     @_builtins.property
     def effective_members(self) -> _containers.RepeatedCompositeFieldContainer[Global___EffectiveMember]:
-        """By subject, each once.  None has access to what is archived; users who are suspended have none."""
+        """By subject, each once; of groups those who are in them.  None has access to what is archived; users who are
+        suspended have none.
+        """
 
     def __init__(
         self,

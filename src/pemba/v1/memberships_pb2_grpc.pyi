@@ -40,7 +40,9 @@ class MembershipServiceStub:
     GetMembership: _grpc.UnaryUnaryMultiCallable[_memberships_pb2.GetMembershipRequest, _memberships_pb2.GetMembershipResponse]
     """The direct role of a subject."""
     RemoveMember: _grpc.UnaryUnaryMultiCallable[_memberships_pb2.RemoveMemberRequest, _memberships_pb2.RemoveMemberResponse]
-    """Take a role away.  From the tenant: with every direct role of the user in it.  Leaving is removing oneself."""
+    """Take a role away.  From the tenant: with every direct role of the user in it, and their place in its groups (of a
+    group only the role on the tenant).  Leaving is removing oneself.
+    """
     TransferOwnership: _grpc.UnaryUnaryMultiCallable[_memberships_pb2.TransferOwnershipRequest, _memberships_pb2.TransferOwnershipResponse]
     """Make another user an owner of a workspace, and who was one an admin."""
     ListMembers: _grpc.UnaryUnaryMultiCallable[_memberships_pb2.ListMembersRequest, _memberships_pb2.ListMembersResponse]
@@ -60,7 +62,9 @@ class MembershipServiceAsyncStub(MembershipServiceStub):
     GetMembership: _aio.UnaryUnaryMultiCallable[_memberships_pb2.GetMembershipRequest, _memberships_pb2.GetMembershipResponse]  # type: ignore[assignment]
     """The direct role of a subject."""
     RemoveMember: _aio.UnaryUnaryMultiCallable[_memberships_pb2.RemoveMemberRequest, _memberships_pb2.RemoveMemberResponse]  # type: ignore[assignment]
-    """Take a role away.  From the tenant: with every direct role of the user in it.  Leaving is removing oneself."""
+    """Take a role away.  From the tenant: with every direct role of the user in it, and their place in its groups (of a
+    group only the role on the tenant).  Leaving is removing oneself.
+    """
     TransferOwnership: _aio.UnaryUnaryMultiCallable[_memberships_pb2.TransferOwnershipRequest, _memberships_pb2.TransferOwnershipResponse]  # type: ignore[assignment]
     """Make another user an owner of a workspace, and who was one an admin."""
     ListMembers: _aio.UnaryUnaryMultiCallable[_memberships_pb2.ListMembersRequest, _memberships_pb2.ListMembersResponse]  # type: ignore[assignment]
@@ -101,7 +105,9 @@ class MembershipServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _memberships_pb2.RemoveMemberRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_memberships_pb2.RemoveMemberResponse, _abc.Awaitable[_memberships_pb2.RemoveMemberResponse]]:
-        """Take a role away.  From the tenant: with every direct role of the user in it.  Leaving is removing oneself."""
+        """Take a role away.  From the tenant: with every direct role of the user in it, and their place in its groups (of a
+        group only the role on the tenant).  Leaving is removing oneself.
+        """
 
     @_abc_1.abstractmethod
     def TransferOwnership(

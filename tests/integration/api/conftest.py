@@ -14,6 +14,7 @@ from google.rpc import error_details_pb2, status_pb2
 from pemba import app
 from pemba.config import RelaySettings, ServeSettings
 from pemba.v1 import (
+    groups_pb2_grpc,
     memberships_pb2_grpc,
     permissions_pb2,
     permissions_pb2_grpc,
@@ -43,6 +44,7 @@ class Api:
         self.tenants = tenants_pb2_grpc.TenantServiceStub(self.channel)
         self.workspaces = workspaces_pb2_grpc.WorkspaceServiceStub(self.channel)
         self.memberships = memberships_pb2_grpc.MembershipServiceStub(self.channel)
+        self.groups = groups_pb2_grpc.GroupServiceStub(self.channel)
         self.shares = shares_pb2_grpc.ShareServiceStub(self.channel)
         self.users = users_pb2_grpc.UserServiceStub(self.channel)
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
 import pytest
 
 from pemba.errors import NotFound, Unavailable
-from pemba.model import Caller, Operation, Role, Tenant, TenantId, Tuple, TupleOperation, Workspace
+from pemba.model import Caller, Group, Operation, Role, Tenant, TenantId, Tuple, TupleOperation, Workspace
 from pemba.service import reconciliation
 from pemba.service.drift import MAX_UNDELIVERED_ROWS, Finding, Kind
 from pemba.service.reconciliation import Options, Reconciler, Summary
@@ -18,8 +18,8 @@ from pemba.storage import journal
 from pemba.storage.comparison import Comparison
 from pemba.storage.database import Database
 from tests.integration.conftest import SYSTEM, Parts
+from tests.integration.instruments import Gate, one_behind_the_other
 from tests.integration.relay.conftest import Relaying
-from tests.integration.service.test_user_status import Gate, one_behind_the_other
 from tests.truth import as_owner, eventually, is_delivered, projected, require_no_gap, require_truth, sql, stored
 
 UNKNOWN = "01h455vb4pex5vsknk084sn02q"
@@ -55,10 +55,11 @@ def kinds(missing: Iterable[str] = (), too_much: Iterable[str] = ()) -> set[tupl
     return {(Kind.MISSING, t) for t in missing} | {(Kind.TOO_MUCH, t) for t in too_much}
 
 
-def on(place: Tenant | Workspace, relation: str, subject: str) -> str:
+def on(place: Tenant | Workspace | Group, relation: str, subject: str) -> str:
     if isinstance(place, Tenant):
         return f"tenant:{place.id}/{place.id}#{relation}@{subject}"
-    return f"workspace:{place.tenant_id}/{place.id}#{relation}@{subject}"
+    type_ = "group" if isinstance(place, Group) else "workspace"
+    return f"{type_}:{place.tenant_id}/{place.id}#{relation}@{subject}"
 
 
 async def everything(url: str) -> list[Sequence[object]]:
@@ -75,10 +76,12 @@ async def everything(url: str) -> list[Sequence[object]]:
 
 
 class Company:
-    """A delivered tenant: root, eng, eng/backend; alice its admin, bob and carol with roles."""
+    """A delivered tenant: root, eng, eng/backend; alice its admin, bob and carol with roles; mia's team, sub in it."""
 
-    def __init__(self, tenant: Tenant, root: Workspace, eng: Workspace, backend: Workspace) -> None:
-        self.tenant, self.root, self.eng, self.backend = tenant, root, eng, backend
+    def __init__(
+        self, tenant: Tenant, root: Workspace, eng: Workspace, backend: Workspace, team: Group, sub: Group
+    ) -> None:
+        self.tenant, self.root, self.eng, self.backend, self.team, self.sub = tenant, root, eng, backend, team, sub
 
 
 @pytest.fixture
@@ -96,7 +99,10 @@ async def a_company(parts: Parts) -> Company:
     backend = await parts.workspace(eng, "backend")
     await parts.role(backend, "carol", Role.VIEWER)
     await parts.role(tenant, "dave", Role.MEMBER)
-    return Company(tenant, root, eng, backend)
+    sub = await parts.group(tenant, "sub", "sam")
+    team = await parts.group(tenant, "team", sub, "bob", manager="mia")
+    await parts.role(eng, team, Role.MEMBER)
+    return Company(tenant, root, eng, backend, team, sub)
 
 
 def wounds(made: Company, other: Company) -> tuple[list[str], list[str]]:
@@ -106,6 +112,10 @@ def wounds(made: Company, other: Company) -> tuple[list[str], list[str]]:
         on(made.backend, "parent", f"workspace:{made.tenant.id}/{made.eng.id}"),
         on(made.root, "tenant", f"tenant:{made.tenant.id}/{made.tenant.id}"),
         on(made.tenant, "member", "user:dave"),
+        on(made.team, "member", "user:bob"),
+        on(made.team, "manager", "user:mia"),
+        on(made.team, "member", f"group:{made.tenant.id}/{made.sub.id}#member"),
+        on(made.eng, "member", f"group:{made.tenant.id}/{made.team.id}#member"),
     ]
     put_in = [
         on(made.eng, "admin", "user:eve"),
@@ -115,6 +125,12 @@ def wounds(made: Company, other: Company) -> tuple[list[str], list[str]]:
         on(made.eng, "viewer", "user:=62ob"),  # spelt as Pemba spells nobody
         on(made.eng, "shared_admin", f"workspace:{made.tenant.id}/{made.root.id}#roster"),
         on(made.eng, "admin", f"group:{made.tenant.id}/grp_{UNKNOWN}#member"),
+        on(made.eng, "admin", f"group:{made.tenant.id}/{made.team.id}#member"),  # a group with another role there
+        on(made.team, "member", "user:eve"),
+        on(made.team, "manager", "user:bob"),  # a member who manages nothing
+        on(made.sub, "member", f"group:{made.tenant.id}/{made.team.id}#member"),  # a cycle
+        on(made.sub, "member", f"group:{other.tenant.id}/{other.sub.id}#member"),  # another tenant's
+        f"group:{made.tenant.id}/grp_{UNKNOWN}#member@user:eve",
         on(made.eng, "parent", f"workspace:{made.tenant.id}/{made.backend.id}"),  # a cycle
         on(made.eng, "parent", f"workspace:{other.tenant.id}/{other.root.id}"),  # another tenant's admins
         f"workspace:{made.tenant.id}/ws_{UNKNOWN}#owner@user:eve",
@@ -213,13 +229,18 @@ async def test_what_is_archived_and_whoever_is_suspended_project_nothing(
     await parts.suspend("bob")
     await eventually(lambda: is_delivered(database_url, made.tenant.id))
     found, summary = await run(reconciler, made.tenant)
-    assert (found, summary.undelivered) == (set(), 1)  # the job has not begun: bob's role is on its way
+    # The job has not begun: bob's role and his place in the team are on their way.
+    assert (found, summary.undelivered) == (set(), 2)
     await parts.all_jobs()
     await eventually(lambda: is_delivered(database_url, made.tenant.id))
     found, summary = await run(reconciler, made.tenant)
     assert (found, summary.undelivered) == (set(), 0)
 
-    back = [on(made.backend, "viewer", "user:carol"), on(made.eng, "owner", "user:bob")]
+    back = [
+        on(made.backend, "viewer", "user:carol"),
+        on(made.eng, "owner", "user:bob"),
+        on(made.team, "member", "user:bob"),
+    ]
     await behind_its_back(store, *(f"+{t}" for t in back))
     found, _ = await run(reconciler, made.tenant, apply=True, wait=True)
     assert found == kinds(too_much=back)
@@ -235,7 +256,8 @@ async def test_whoever_is_being_activated_projects_what_is_theirs(
     await parts.all_jobs()
     await eventually(lambda: is_delivered(database_url, made.tenant.id))
     await as_owner(database_url, "users", "UPDATE users SET activating = true WHERE id = 'bob'")
-    assert (await run(reconciler, made.tenant, apply=True))[0] == kinds(missing=[on(made.eng, "owner", "user:bob")])
+    theirs = [on(made.eng, "owner", "user:bob"), on(made.team, "member", "user:bob")]
+    assert (await run(reconciler, made.tenant, apply=True))[0] == kinds(missing=theirs)
 
 
 async def test_what_is_not_delivered_yet_is_no_drift_and_hides_none(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
@@ -12,29 +10,13 @@ import pytest
 from pemba.errors import Forbidden, InvalidRequest, NotFound, PembaError, Reason
 from pemba.model import ObjectRef, Role, SubjectRef, UserId
 from pemba.service.role_change import RoleAssignment
-from pemba.storage.statement import Statement
+from tests.integration.instruments import counted_statements
 
 
 async def refusal(call) -> Reason:
     with pytest.raises(PembaError) as refused:
         await call
     return refused.value.reason
-
-
-@asynccontextmanager
-async def counted_statements() -> AsyncIterator[list[str]]:
-    """What is sent to PostgreSQL meanwhile, by anybody."""
-    sent: list[str] = []
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("rows", "row", "run"):
-            original = getattr(Statement, name)
-
-            async def counting(self, tx, original=original, **parameters):
-                sent.append(self.sql)
-                return await original(self, tx, **parameters)
-
-            patch.setattr(Statement, name, counting)
-        yield sent
 
 
 async def suspend(parts, user: str) -> None:

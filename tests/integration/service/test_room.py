@@ -9,6 +9,7 @@ import pytest
 
 from pemba.errors import PreconditionFailed, Reason
 from pemba.model import ObjectRef, Role, SubjectRef, UserId
+from pemba.service.groups import GroupService
 from pemba.service.memberships import MembershipService
 from pemba.service.mutation import Mutations
 from pemba.service.refusals import Refusals
@@ -29,6 +30,7 @@ def limited(parts: Parts, users: int) -> Parts:
         mutations=mutations,
         workspaces=WorkspaceService(mutations),
         memberships=MembershipService(mutations),
+        groups=GroupService(mutations),
         users=UserService(mutations),
     )
 
@@ -91,6 +93,21 @@ async def test_many_roles_at_once_are_counted_together_and_of_two_at_once_one_fi
         *(three.role(tenant, user, Role.MEMBER) for user in ("carol", "dave", "erin")), return_exceptions=True
     )
     assert [isinstance(o, PreconditionFailed) for o in outcomes].count(True) == 2
+
+
+async def test_who_is_in_a_group_takes_room_as_who_has_a_role_does(three: Parts) -> None:
+    tenant, root = await three.tenant()
+    team = await three.group(tenant, "team", "bob")
+    await three.role(root, "carol", Role.VIEWER)
+    for refused in (three.join(team, "dave"), three.role(tenant, "dave", Role.MEMBER)):
+        with pytest.raises(PreconditionFailed) as full:
+            await refused
+        assert full.value.reason is Reason.TOO_MANY_USERS
+    await three.join(team, "carol")
+    await three.role(tenant, "bob", Role.MEMBER)
+    await three.leave(team, "bob")
+    await three.remove(tenant, "bob")
+    await three.join(team, "dave")
 
 
 async def test_no_limit_is_no_limit(parts: Parts) -> None:

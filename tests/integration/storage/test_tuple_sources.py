@@ -32,6 +32,29 @@ async def add_roles(url: str, tenant_id: str, place: str | None, many: int) -> N
     )
 
 
+async def add_members(url: str, tenant_id: str, group: str, many: int) -> None:
+    """member-100000 and so on into a new group."""
+    numbers = f"generate_series(100000, {100000 + many - 1}) AS n"
+    await as_owner(
+        url, "users", f"INSERT INTO users (id) SELECT 'member-' || n FROM {numbers} ON CONFLICT (id) DO NOTHING"
+    )
+    await as_owner(
+        url,
+        "groups",
+        "INSERT INTO groups (tenant_id, id, slug, name, changed_seq) VALUES ($1, $2, $2, 'G', 1)",
+        tenant_id,
+        group,
+    )
+    await as_owner(
+        url,
+        "group_members",
+        "INSERT INTO group_members (tenant_id, group_id, subject_type, subject_id)"
+        f" SELECT $1, $2, 'user', 'member-' || n FROM {numbers}",
+        tenant_id,
+        group,
+    )
+
+
 async def all_of(parts: Parts, read: Callable[..., Awaitable[list]], tenant_id: TenantId | None) -> list:
     found: list = []
     last = None
@@ -80,6 +103,20 @@ async def test_every_record_of_every_tenant_comes_once_or_those_of_one(parts: Pa
             )
 
 
+async def test_every_member_of_every_group_comes_once_or_those_of_one_tenant(parts: Parts, database_url: str) -> None:
+    made = [(await parts.tenant())[0] for _ in range(3)]
+    for tenant, many in zip(made, (PAGE - 1, PAGE, PAGE + 1), strict=True):
+        await add_members(database_url, tenant.id, "grp_1", many)
+        await add_members(database_url, tenant.id, "grp_2", PAGE // 2)
+        await parts.group(tenant, "nested", await parts.group(tenant, "inner", manager="mia"))
+    members = await parts.sql("SELECT tenant_id, group_id, subject_id FROM group_members")
+    for wanted in (None, *(tenant.id for tenant in made)):
+        found = [each.member for each in await all_of(parts, tuple_sources.group_members_after, wanted)]
+        assert sorted((m.tenant_id, m.group_id, m.subject.id) for m in found) == sorted(
+            tuple(r) for r in members if wanted in (None, r["tenant_id"])
+        )
+
+
 async def test_a_page_in_the_middle_reads_no_more_than_a_page(parts: Parts, database_url: str) -> None:
     tenant, root = await parts.tenant()
     for place in (root.id, None):
@@ -90,11 +127,15 @@ async def test_a_page_in_the_middle_reads_no_more_than_a_page(parts: Parts, data
         (tuple_sources._ON_TENANTS, {}),
         (tuple_sources._ON_WORKSPACES, {"after_workspace": root.id}),
     ):
-        assert await rows_read(parts, statement, {**after, **more}) <= PAGE + 1
+        assert await rows_read(parts, "memberships", statement, {**after, **more}) <= PAGE + 1
+    await add_members(database_url, tenant.id, "grp_1", MANY)
+    await as_owner(database_url, "group_members", "ANALYZE group_members")
+    in_group = {**after, "after_group": "grp_1"}
+    assert await rows_read(parts, "group_members", tuple_sources._GROUP_MEMBERS, in_group) <= PAGE + 1
 
 
-async def rows_read(parts: Parts, statement: Statement, parameters: dict[str, object]) -> float:
-    """Of memberships, as the plan for any parameters does it."""
+async def rows_read(parts: Parts, table: str, statement: Statement, parameters: dict[str, object]) -> float:
+    """Of the table, as the plan for any parameters does it."""
     async with parts.database.begin(WHY) as tx:
         await tx.connection.execute("SET LOCAL plan_cache_mode = force_generic_plan")
         [[plan]] = await tx.connection.fetch(
@@ -103,7 +144,7 @@ async def rows_read(parts: Parts, statement: Statement, parameters: dict[str, ob
     return sum(
         (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"]
         for node in nodes(json.loads(plan)[0]["Plan"])
-        if node.get("Relation Name") == "memberships"
+        if node.get("Relation Name") == table
     )
 
 

@@ -29,9 +29,17 @@ TENANTS = f"""
         VALUES ('{ACME}', NULL, 'user', 'alice', 'admin', 1), ('{ACME}', 'ws_a', 'user', 'alice', 'owner', 1);
     INSERT INTO shares (tenant_id, id, workspace_id, with_workspace_id, role, changed_seq)
         VALUES ('{ACME}', 'x', 'ws_a', 'ws_root', 'viewer', 1);
+    INSERT INTO groups (tenant_id, id, slug, name, external_id, changed_seq) VALUES
+        ('{ACME}', 'grp_a', 'a-team', 'A', 'okta-1', 1), ('{ACME}', 'grp_b', 'b-team', 'B', NULL, 1),
+        ('{OTHER}', 'grp_other', 'other', 'O', NULL, 1);
+    INSERT INTO group_members (tenant_id, group_id, subject_type, subject_id) VALUES ('{ACME}', 'grp_a', 'user', 'bob');
+    INSERT INTO memberships (tenant_id, workspace_id, subject_type, subject_id, role, changed_seq)
+        VALUES ('{ACME}', 'ws_a', 'group', 'grp_a', 'admin', 1);
 """
 
 WORKSPACE = "INSERT INTO workspaces (tenant_id, id, parent_id, slug, name, kind, changed_seq, personal_user_id) VALUES "
+GROUP = "INSERT INTO groups (tenant_id, id, slug, name, external_id, changed_seq) VALUES "
+MEMBER = "INSERT INTO group_members (tenant_id, group_id, subject_type, subject_id, manager) VALUES "
 MEMBERSHIP = "INSERT INTO memberships (tenant_id, workspace_id, subject_type, subject_id, role, changed_seq) VALUES "
 PARKED = (
     "INSERT INTO parked_operation"
@@ -72,6 +80,19 @@ ILLEGAL = {
     "a share that makes owners": SHARE + f"('{ACME}', 'y', 'ws_root', 'ws_a', 'owner', NULL, 1)",
     "a share that ends within a second": SHARE
     + f"('{ACME}', 'y', 'ws_root', 'ws_a', 'viewer', '2030-01-01 00:00:00.5Z', 1)",
+    "an owner that is a group": MEMBERSHIP + f"('{ACME}', 'ws_root', 'group', 'grp_a', 'owner', 1)",
+    "a role of an unknown group": MEMBERSHIP + f"('{ACME}', 'ws_root', 'group', 'grp_x', 'viewer', 1)",
+    "a role of another tenant's group": MEMBERSHIP + f"('{ACME}', 'ws_root', 'group', 'grp_other', 'viewer', 1)",
+    "a taken slug of a group": GROUP + f"('{ACME}', 'grp_x', 'a-team', 'X', NULL, 1)",
+    "a taken external id": GROUP + f"('{ACME}', 'grp_x', 'x-team', 'X', 'okta-1', 1)",
+    "an empty external id": GROUP + f"('{ACME}', 'grp_x', 'x-team', 'X', '', 1)",
+    "a second place in a group": MEMBER + f"('{ACME}', 'grp_a', 'user', 'bob', true)",
+    "another tenant's group in a group": MEMBER + f"('{ACME}', 'grp_a', 'group', 'grp_other', false)",
+    "a group in itself": MEMBER + f"('{ACME}', 'grp_a', 'group', 'grp_a', false)",
+    "a manager that is a group": MEMBER + f"('{ACME}', 'grp_a', 'group', 'grp_b', true)",
+    "an unknown user in a group": MEMBER + f"('{ACME}', 'grp_a', 'user', 'carol', false)",
+    "a group deleted under its roles": "DELETE FROM group_members; DELETE FROM groups WHERE id = 'grp_a'",
+    "a group deleted under its members": "DELETE FROM memberships WHERE group_id = 'grp_a'; DELETE FROM groups",
     "a taken slug of a tenant": f"UPDATE tenants SET slug = 'acme' WHERE id = '{OTHER}'",
     "suspended without a time": f"UPDATE tenants SET status = 'suspended' WHERE id = '{ACME}'",
     "a suspended user without a time": "UPDATE users SET status = 'suspended' WHERE id = 'alice'",
@@ -120,6 +141,8 @@ TENANTS_TABLES = (
     "workspaces",
     "memberships",
     "shares",
+    "groups",
+    "group_members",
     "user_current_workspace",
     "tenant_head",
     "outbox",

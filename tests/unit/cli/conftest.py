@@ -12,6 +12,7 @@ from grpc_health.v1.health import HealthServicer
 
 from pemba.cli.main import main
 from pemba.v1 import (
+    groups_pb2_grpc,
     memberships_pb2_grpc,
     operations_pb2_grpc,
     permissions_pb2_grpc,
@@ -90,6 +91,7 @@ def api(monkeypatch):
         (tenants_pb2_grpc, "TenantService"),
         (workspaces_pb2_grpc, "WorkspaceService"),
         (memberships_pb2_grpc, "MembershipService"),
+        (groups_pb2_grpc, "GroupService"),
         (shares_pb2_grpc, "ShareService"),
         (users_pb2_grpc, "UserService"),
         (permissions_pb2_grpc, "PermissionService"),

@@ -16,6 +16,9 @@ from grpc_status import rpc_status
 from pemba.authorizer import AllAnswer, Answer, BatchAnswer, Decision, Lookup
 from pemba.authorizer import Found as FoundByLookup
 from pemba.model import (
+    Group,
+    GroupId,
+    GroupMember,
     Membership,
     Role,
     Share,
@@ -38,6 +41,7 @@ from pemba.service.outbox_tail import TailEvent
 from pemba.service.reconciliation import Event
 from pemba.service.results import Changed, Found, Page, TenantCreated
 from pemba.service.user_workspace import CurrentWorkspace
+from pemba.v1.groups_pb2_grpc import GroupServiceStub
 from pemba.v1.memberships_pb2_grpc import MembershipServiceStub
 from pemba.v1.operations_pb2_grpc import OperationsServiceStub
 from pemba.v1.permissions_pb2_grpc import PermissionServiceStub
@@ -92,6 +96,9 @@ SHARE = Share(
     etag="e1",
 )
 USER = User(UserId("alice"), "alice@acme.test", "Alice", UserStatus.ACTIVE, False, None, NOW, NOW, "e1")
+GROUP_ID = GroupId("grp_01kafa7q0ve8x9m1t2b3c4d5e6")
+GROUP = Group(TENANT_ID, GROUP_ID, "a-team", "A Team", "okta-1", NOW, NOW, "e1")
+MEMBER = GroupMember(TENANT_ID, GROUP_ID, SubjectRef("user", "alice"), True, NOW, UserId("bob"))
 ALLOWED = Answer(Decision.ALLOWED, None, (), "t1")
 
 _DETAILS = (ErrorInfo, BadRequest, PreconditionFailure, RetryInfo)
@@ -182,6 +189,7 @@ class Running:
     tenants: FakeService
     workspaces: FakeService
     memberships: FakeService
+    groups: FakeService
     shares: FakeService
     users: FakeService
     operations: FakeOperations
@@ -266,6 +274,19 @@ def _fakes() -> tuple[FakeService, ...]:
         ),
         FakeService(
             {
+                "create_group": Changed(GROUP, ""),
+                "get_group": Found(GROUP, "t1"),
+                "list_groups": Page((GROUP,), "next", "t1"),
+                "update_group": Changed(GROUP, ""),
+                "delete_group": Changed(GROUP, "t2"),
+                "add_group_member": Changed(MEMBER, "t2"),
+                "remove_group_member": Changed(None, ""),
+                "set_group_members": Changed(GROUP, "t2"),
+                "list_group_members": Page((MEMBER,), "", "t1"),
+            }
+        ),
+        FakeService(
+            {
                 "create_share": Changed(SHARE, "t2"),
                 "revoke_share": Changed(SHARE, "t2"),
                 "get_share": Found(SHARE, "t1"),
@@ -319,6 +340,7 @@ async def serve() -> AsyncIterator[Serve]:
                 TenantServiceStub,
                 WorkspaceServiceStub,
                 MembershipServiceStub,
+                GroupServiceStub,
                 ShareServiceStub,
                 UserServiceStub,
                 OperationsServiceStub,

@@ -50,7 +50,10 @@ async def test_a_role_is_set_and_told(running):
         ({"object": TENANT, "role": ROLE_VIEWER}, "role"),
         ({"object": ObjectRef(type="group", id=GROUP_ID)}, "object.type"),
         ({"object": ObjectRef(type="workspace", id="root")}, "object.id"),
-        ({"subject": SubjectRef(type="group", id=GROUP_ID, relation="member")}, "subject.type"),
+        ({"subject": SubjectRef(type="group", id=GROUP_ID), "role": ROLE_OWNER}, "role"),
+        ({"subject": SubjectRef(type="group", id="staff")}, "subject.id"),
+        ({"subject": SubjectRef(type="group", id=GROUP_ID, relation="manager")}, "subject.relation"),
+        ({"subject": SubjectRef(type="api_key", id="key_01kafa7q0ve8x9m1t2b3c4d5e6")}, "subject.type"),
         ({"subject": SubjectRef(type="user", id="")}, "subject.id"),
         ({"tenant_id": WORKSPACE_ID}, "tenant_id"),
     ],
@@ -105,10 +108,15 @@ async def test_removing_what_is_not_there_answers_without_a_membership(running):
     assert not response.HasField("membership")
 
 
-async def test_only_users_are_removed_for_now(running):
-    group = SubjectRef(type="group", id=GROUP_ID, relation="member")
-    refusal = await running.refusal("RemoveMember", RemoveMemberRequest(**NAMED | {"subject": group}))
-    assert list(refusal.violations) == ["subject.type"]
+@pytest.mark.parametrize("relation", ["", "member"])
+async def test_a_group_is_named_with_or_without_its_relation(running, relation):
+    named = NAMED | {"subject": SubjectRef(type="group", id=GROUP_ID, relation=relation)}
+    await running.call("SetRole", SetRoleRequest(**named, role=ROLE_ADMIN))
+    await running.call("GetMembership", GetMembershipRequest(**named))
+    await running.call("RemoveMember", RemoveMemberRequest(**named))
+    assert [call.options["subject"] for call in running.memberships.calls] == [
+        ModelSubject("group", GROUP_ID, "member")
+    ] * 3
 
 
 async def test_ownership_goes_from_one_user_to_another(running):

@@ -45,7 +45,7 @@ async def test_no_method_answers_without_a_key(running, method, authorization):
     assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
     fakes = (
         *(running.authorizer, running.tenants, running.workspaces, running.memberships),
-        *(running.shares, running.users, running.operations),
+        *(running.groups, running.shares, running.users, running.operations),
     )
     assert not any(fake.calls for fake in fakes)
 
@@ -181,7 +181,7 @@ async def test_calls_beyond_the_limit_of_concurrent_ones_are_refused_at_once(ser
 async def test_a_second_server_on_the_same_port_is_refused(running):
     services = Services(
         *(running.authorizer, running.tenants, running.workspaces, running.memberships),
-        *(running.shares, running.users, running.operations),
+        *(running.groups, running.shares, running.users, running.operations),
     )
     with pytest.raises(OSError, match=f"127.0.0.1:{running.rpc.port}"):
         build_server(f"127.0.0.1:{running.rpc.port}", services, SystemKeys([]), lambda: None, Limits())
