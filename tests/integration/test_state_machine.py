@@ -77,8 +77,8 @@ REASONS = {
 class GatedSpiceDB(SpiceDB):
     """Writes only while the gate is open."""
 
-    def __init__(self, channel: grpc.aio.Channel, key: str) -> None:
-        super().__init__(channel, key)
+    def __init__(self, channel: grpc.aio.Channel, key: str, **given: Any) -> None:
+        super().__init__(channel, key, **given)
         self.gate = asyncio.Event()
         self.gate.set()
 
