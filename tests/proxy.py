@@ -177,6 +177,9 @@ class Proxy:
             link = _Link(client, await self._connect())
         except OSError:
             return
+        if self._listener is None:  # accepted before it was closed, and nobody would cut it
+            link.abort()
+            return
         self._links.add(link)
         ways = (self._requests_of(link), self._answers_to(link), link.cut.wait())
         tasks = [asyncio.create_task(way) for way in ways]

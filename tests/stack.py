@@ -33,6 +33,13 @@ from pemba.v1 import (
 KEY = "system-key-of-the-tests-" + "k" * 16
 ROOT_SECRET = "r" * 32
 
+# A server that is killed comes back at once: nobody should stay away from it for long.
+_CHANNEL = [
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.min_reconnect_backoff_ms", 50),
+    ("grpc.max_reconnect_backoff_ms", 300),
+]
 _WARNINGS = "default::ResourceWarning,default::RuntimeWarning"
 
 
@@ -140,7 +147,7 @@ class Calls:
     """One `serve`, as a service with a system key calls it."""
 
     def __init__(self, endpoint: str) -> None:
-        self.channel = grpc.aio.insecure_channel(endpoint, options=[("grpc.use_local_subchannel_pool", 1)])
+        self.channel = grpc.aio.insecure_channel(endpoint, options=_CHANNEL)
         self._tenants = tenants_pb2_grpc.TenantServiceStub(self.channel)
         self._memberships = memberships_pb2_grpc.MembershipServiceStub(self.channel)
         self._permissions = permissions_pb2_grpc.PermissionServiceStub(self.channel)

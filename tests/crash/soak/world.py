@@ -86,12 +86,13 @@ async def whole_world(folder: Path, postgres: Postgres, spicedb: SpiceDBServer) 
     async with AsyncExitStack() as stack:
         stack.push_async_callback(store.close)
         seen = await stack.enter_async_context(recording(url, store))
-        running = await stack.enter_async_context(processes(folder, spicedb_key=spicedb.key))
+        networks = [await _network(stack, url, spicedb.endpoint) for _ in range(5)]
+        running = await stack.enter_async_context(processes(folder, spicedb_key=spicedb.key))  # ends before these do
         relays = [
-            await _part(stack, running, f"relay_{n}", url, spicedb.endpoint, test_clock_seconds=off)
+            await _part(running, f"relay_{n}", url, networks[n], test_clock_seconds=off)
             for n, off in enumerate(_CLOCKS)
         ]
-        serves = [await _part(stack, running, f"serve_{n}", url, spicedb.endpoint) for n in range(2)]
+        serves = [await _part(running, f"serve_{n}", url, networks[3 + n]) for n in range(2)]
         calls = [Calls(part.endpoint) for part in serves]
         for each in calls:
             stack.push_async_callback(each.channel.close)
@@ -100,14 +101,20 @@ async def whole_world(folder: Path, postgres: Postgres, spicedb: SpiceDBServer) 
         yield world
 
 
-async def _part(
-    stack: AsyncExitStack, running: Processes, name: str, url: str, endpoint: str, **settings: object
-) -> Part:
-    postgres = Proxy.before_postgres(url, remembers=False)
-    spicedb = Proxy.before_tcp(endpoint, remembers=False)
-    for proxy in (postgres, spicedb):
+Network = tuple[Proxy, Proxy]
+"""Before PostgreSQL, and before SpiceDB."""
+
+
+async def _network(stack: AsyncExitStack, url: str, endpoint: str) -> Network:
+    proxies = (Proxy.before_postgres(url, remembers=False), Proxy.before_tcp(endpoint, remembers=False))
+    for proxy in proxies:
         await proxy.accept()
         stack.push_async_callback(proxy.refuse)
+    return proxies
+
+
+async def _part(running: Processes, name: str, url: str, network: Network, **settings: object) -> Part:
+    postgres, spicedb = network
     reached = {"database_url": postgres.url(url), "spicedb_endpoint": spicedb.endpoint, **settings}
     if name.startswith("relay"):
         return Part(name, await running.relay(FaultyRelay, **_RELAY, **reached), postgres, spicedb)
