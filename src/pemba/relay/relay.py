@@ -95,6 +95,11 @@ class Relay:
         """
         log.info(Event.STARTED, holder=self._leases.holder)
         await self._claim_store()
+        if not self._stopping.is_set():  # else its tasks would be cancelled before they begin
+            await self._deliver()
+        log.info(Event.STOPPED)
+
+    async def _deliver(self) -> None:
         async with asyncio.TaskGroup() as tasks:
             side_tasks = [
                 _spawn(tasks, "leases", self._hold_leases(partial(_spawn, tasks))),
@@ -110,7 +115,6 @@ class Relay:
                 task.cancel()
             await asyncio.wait(side_tasks)
             await self._leases.stop(LOOK_SECONDS)
-        log.info(Event.STOPPED)
 
     async def _claim_store(self) -> None:
         backoff = Backoff(max_seconds=2.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import time
 from contextlib import AsyncExitStack
@@ -12,7 +13,7 @@ import pytest
 from pemba.cli.outbox import read_streams
 from pemba.errors import Reason, Unavailable
 from pemba.model import Role
-from pemba.relay.relay import Relay
+from pemba.relay.relay import Relay, RelayOptions
 from pemba.spicedb.client import SpiceDB
 from pemba.storage.database import Database
 from pemba.storage.outbox import shard_of
@@ -120,6 +121,16 @@ async def test_a_lane_asks_its_own_clock_right_before_it_writes(
     assert lane.is_over
     assert await positions(database_url, tenant.id) == (1, 0)
     assert not await holds(store, tenant.id, "alice")
+
+
+async def test_a_relay_that_is_stopped_before_it_begins_begins_nothing(
+    database: Database, store: SpiceDB, database_url: str
+) -> None:
+    relay = Relay(database_url, database, store, RelayOptions())
+    relay.stop()
+    await asyncio.wait_for(relay.run(), 5)
+    gc.collect()  # a coroutine that was never awaited complains as it goes
+    assert not await sql(database_url, "SELECT FROM relay_lease WHERE holder IS NOT NULL")
 
 
 async def test_a_relay_goes_on_while_its_session_is_away(
