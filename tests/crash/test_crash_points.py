@@ -185,7 +185,7 @@ async def lost(own_spicedb: Callable[[], SpiceDBServer], database_url: str, tmp_
     await store.close()
 
 
-IN_SHORT = ("loss.declared.after", "loss.fences.after", "rows.committed")
+IN_SHORT = ("loss.declared.after",)
 """Each starts a whole Pemba: the others take their turn in the long run."""
 
 

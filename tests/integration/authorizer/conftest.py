@@ -139,8 +139,8 @@ class CountingSpiceDB(SpiceDB):
     """The real one; what it is asked is noted, and waits while the gate is closed: a single question with
     its answer, several before they are asked."""
 
-    def __init__(self, channel: grpc.aio.Channel, key: str) -> None:
-        super().__init__(channel, key)
+    def __init__(self, channel: grpc.aio.Channel, key: str, **given: Any) -> None:
+        super().__init__(channel, key, **given)
         self.key = key
         self.asked: list[Freshness] = []
         self.heads: list[int] = []
