@@ -185,13 +185,8 @@ async def lost(own_spicedb: Callable[[], SpiceDBServer], database_url: str, tmp_
     await store.close()
 
 
-IN_SHORT = ("loss.declared.after",)
-"""Each starts a whole Pemba: the others take their turn in the long run."""
-
-
-@pytest.mark.parametrize(
-    "point", [p if p in IN_SHORT else pytest.param(p, marks=[pytest.mark.long]) for p in HEALING_POINTS]
-)
+@pytest.mark.long  # each starts a whole Pemba
+@pytest.mark.parametrize("point", HEALING_POINTS)
 async def test_a_relay_that_is_killed_while_it_fills_a_store_that_lost_everything(lost: Scene, point: str) -> None:
     assert lost.running is not None
     doomed = await lost.running.relay(FaultyRelay, test_crash_at=point)

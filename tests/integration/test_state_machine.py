@@ -339,7 +339,7 @@ def expected_refusal(predict: Callable[..., None], *arguments: Any, **given: Any
 
 @pytest.mark.timeout(1800)  # shrinking a failure takes its time
 @pytest.mark.parametrize(
-    ("examples", "steps"), [pytest.param(6, 50, id="short"), pytest.param(80, 50, id="long", marks=pytest.mark.long)]
+    ("examples", "steps"), [pytest.param(3, 40, id="short"), pytest.param(80, 50, id="long", marks=pytest.mark.long)]
 )
 def test_random_mutations_leave_records_stream_spicedb_and_authority_equal_to_a_plain_model(
     world: World, pytestconfig: pytest.Config, capsys: pytest.CaptureFixture[str], examples: int, steps: int
