@@ -112,7 +112,8 @@ async def test_what_was_restored_to_an_earlier_state_is_noticed(restorable: Rest
     await restored(restorable, what, SECONDS)
 
 
-@pytest.mark.parametrize("what", ["store", pytest.param("database", marks=[pytest.mark.long])])
+@pytest.mark.long
+@pytest.mark.parametrize("what", ["store", "database"])
 async def test_it_is_broken_where_a_fence_says_nothing(restorable: Restorable, what: str) -> None:
     with is_broken("still gives False after 5.0 s"):
         await restored(restorable, what, 5.0, test_without="verdicts")

@@ -196,7 +196,17 @@ def fixtures(request: pytest.FixtureRequest) -> dict[str, object]:
     return {name: request.getfixturevalue(name) for name in wanted if name not in dict(dropped.given)}
 
 
-@pytest.mark.parametrize("dropped", DROPPED, ids=lambda dropped: dropped.name)
+EVERY_THIRD = 3
+"""In the short run; all of them in the long one."""
+
+
+@pytest.mark.parametrize(
+    "dropped",
+    [
+        pytest.param(each, id=each.name, marks=[] if n % EVERY_THIRD == 0 else [pytest.mark.long])
+        for n, each in enumerate(DROPPED)
+    ],
+)
 async def test_dropping_it_makes_a_test_fail(
     fixtures: dict[str, object], monkeypatch: pytest.MonkeyPatch, dropped: Dropped
 ) -> None:
