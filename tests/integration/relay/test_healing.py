@@ -77,6 +77,15 @@ class Stack:
             return row["filled"]
 
         await eventually(filled, PATIENCE_SECONDS)
+        for place in (self.acme, self.globex):  # a server looks every 50 ms
+            await eventually(lambda place=place: self.is_answered(place), PATIENCE_SECONDS)
+
+    async def is_answered(self, place: object) -> bool:
+        try:
+            await self.calls.may_view(place, "alice")
+        except grpc.aio.AioRpcError:
+            return False
+        return True
 
     async def is_true(self) -> None:
         """Every tenant is delivered, and SpiceDB holds what the records say and nothing else."""
