@@ -107,14 +107,16 @@ async def relay(settings: RelaySettings, stopping: asyncio.Event) -> None:
         gate = status.gate = SchemaGate(spicedb)
         await _when_reached(lambda: _migrated(settings.database_url), status, stopping)
         services = await _database(parts, settings, (API_ROLE, SYSTEM_ROLE))
-        healing = _healing(parts, settings, database, services, spicedb)
+        notifier = Notifier(services)
+        parts.push_async_callback(notifier.close)
+        healing = _healing(settings, database, services, spicedb, notifier)
         watching = _background(parts, gate.run(), stopping)
         _background(parts, _restore_schema(healing, gate), stopping)
         while not gate.is_open and not stopping.is_set():
             await _pause(stopping, _SHORT_SECONDS)
         if not stopping.is_set():
             log.info(Event.STARTED, process="relay")
-            await _maintenance(parts, settings, services, spicedb, stopping)
+            await _maintenance(parts, settings, services, spicedb, notifier, stopping)
             daemon = Relay(settings.database_url, database, spicedb, _relay_options(settings), healing)
             delivering = asyncio.create_task(daemon.run(), name="relay")
             await _first(stopping, delivering, watching)
@@ -255,10 +257,8 @@ async def _grpc(parts: AsyncExitStack, settings: ServeSettings, services: Servic
 
 
 def _healing(
-    parts: AsyncExitStack, settings: RelaySettings, database: Database, services: Database, spicedb: SpiceDB
+    settings: RelaySettings, database: Database, services: Database, spicedb: SpiceDB, notifier: Notifier
 ) -> Healing:
-    notifier = Notifier(services)
-    parts.push_async_callback(notifier.close)
     filling = StoreFilling(services, settings.database_url, StoredTuples(spicedb), notifier)
     return Healing(settings.database_url, database, spicedb, filling, settings.relay_rpc_seconds)
 
@@ -278,11 +278,10 @@ async def _maintenance(
     settings: RelaySettings,
     database: Database,
     spicedb: SpiceDB,
+    notifier: Notifier,
     stopping: asyncio.Event,
 ) -> None:
     """The relay's mutations, with the rights of `serve`: its own role reads no records."""
-    notifier = Notifier(database)
-    parts.push_async_callback(notifier.close)
     _background(parts, Maintenance(UserJobs(database, notifier)).run(), stopping)
     _background(parts, ParkedRetries(database, Retries(database, notifier)).run(), stopping)
     _background(parts, Expiry(ShareExpiry(database, notifier)).run(), stopping)

@@ -20,7 +20,7 @@ from pemba.spicedb.client import CheckQuestion, CheckResult, Decision, FullyCons
 from pemba.storage import leases
 from pemba.storage.database import Database
 from pemba.storage.leases import Lease, LeaseLost, LeaseRow
-from pemba.storage.lives import Leases
+from pemba.storage.lives import Numbers
 from pemba.telemetry import FENCE_ROTATIONS
 
 OBJECT = ObjectRef("fence", "pemba")
@@ -102,14 +102,12 @@ def _is_beyond(found: Mark, row: LeaseRow, epoch: int, tried: int) -> bool:
     return found.epoch > row.epoch or found.n > row.n or (found.epoch == epoch and found.n > tried)
 
 
-def judge_all(found: Mapping[int, Mark], leases: Leases, *, is_defined: bool) -> Verdict:
+def judge_all(found: Mapping[int, Mark], rows: Mapping[int, Numbers]) -> Verdict:
     """What the fences of all shards say, read while nobody could commit a number: WELL, STORE_LOST, DATABASE_LOST."""
-    for shard, mark in found.items():
-        row = leases.by_shard[shard]
-        if mark.epoch > row.epoch or mark.n > row.n:
-            return Verdict.DATABASE_LOST
-    behind = any((found[shard].n if shard in found else -1) < row.landed for shard, row in leases.by_shard.items())
-    return Verdict.STORE_LOST if behind or (leases.has_schema and not is_defined) else Verdict.WELL
+    if any(mark.epoch > rows[shard].epoch or mark.n > rows[shard].n for shard, mark in found.items()):
+        return Verdict.DATABASE_LOST
+    behind = any((found[shard].n if shard in found else -1) < row.landed for shard, row in rows.items())
+    return Verdict.STORE_LOST if behind else Verdict.WELL
 
 
 async def read(spicedb: SpiceDB, timeout: float, relation: str = "") -> dict[str, Mark] | None:

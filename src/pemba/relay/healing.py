@@ -29,10 +29,11 @@ from contextlib import aclosing
 import structlog
 
 from pemba.errors import ConfigError, PembaError, Rejected
-from pemba.model import Caller, ObjectRef, Operation, Tuple, TupleOperation
+from pemba.model import ObjectRef, Operation, Tuple, TupleOperation
 from pemba.relay import fence
 from pemba.relay.backoff import Backoff
 from pemba.relay.fence import Mark, Verdict
+from pemba.relay.principal import PRINCIPAL, as_relay
 from pemba.service.filling import StoreFilling
 from pemba.spicedb import schema_apply
 from pemba.spicedb.client import SpiceDB
@@ -43,8 +44,6 @@ from pemba.storage.lives import Lives, Numbers
 from pemba.storage.schema_versions import SchemaVersions
 from pemba.telemetry import LOSSES_DECLARED, TENANTS_MISSING_IN_STORE, Event
 
-PRINCIPAL = "pemba:relay"
-"""Who the audit says it was."""
 LOOK_SECONDS = 1.0
 REPORT_SECONDS = 10.0
 MAX_PAUSE_SECONDS = 5.0
@@ -131,28 +130,26 @@ class Healing:
 
     async def _renew_fences(self, session: Lives, ours: str) -> None:
         owner = await self._owner(ours)
-        async with session.locked() as leases:
+        async with session.locked() as rows:
             await self._spicedb.reach_head(self._rpc_seconds)
             marks = await fence.read(self._spicedb, self._rpc_seconds)
             if marks is None:
                 raise Rejected("SpiceDB has no schema, and none was applied that could be written again")
-            found = {
-                shard: marks[fence.relation_of(shard)] for shard in leases.by_shard if fence.relation_of(shard) in marks
-            }
-            verdict = fence.judge_all(found, leases, is_defined=True)
+            found = {shard: marks[name] for shard in rows if (name := fence.relation_of(shard)) in marks}
+            verdict = fence.judge_all(found, rows)
             if verdict is Verdict.WELL:
                 return
-            new = {shard: _above(found.get(shard), row) for shard, row in leases.by_shard.items()}
+            new = {shard: _above(found.get(shard), row) for shard, row in rows.items()}
             marked = {shard: (mark.epoch, mark.n) for shard, mark in new.items()}
             await session.begin(marked, PRINCIPAL, verdict, database_lost=verdict is Verdict.DATABASE_LOST)
         LOSSES_DECLARED.labels(verdict).inc()
         log.error(
             Event(verdict),
             spicedb={shard: f"{mark.epoch}/{mark.n}" for shard, mark in found.items()},
-            postgres={shard: f"{row.epoch}/{row.n}, landed {row.landed}" for shard, row in leases.by_shard.items()},
+            postgres={shard: f"{row.epoch}/{row.n}, landed {row.landed}" for shard, row in rows.items()},
             help="declared; SpiceDB is being filled from the records, tenant by tenant",
         )
-        await self._write_fences(found, new, None if owner is None else ours, ours)
+        await self._write_fences(found, new, owner, ours)
 
     async def _write_fences(
         self, found: Mapping[int, Mark], new: Mapping[int, Mark], owner: str | None, ours: str
@@ -193,7 +190,7 @@ class Healing:
 
     async def _fill(self, epoch: uuid.UUID) -> None:
         """Ends early where another loss is reported: what is filled then is of no use."""
-        caller = Caller(PRINCIPAL, frozenset(), None, None, f"fill-{epoch}", "relay")
+        caller = as_relay(f"fill-{epoch}")
         next_report = 0.0
         async with aclosing(self._filling.run(caller, epoch)) as reports:
             async for filled in reports:

@@ -8,14 +8,13 @@ import uuid
 import structlog
 
 from pemba.errors import PembaError
-from pemba.model import Caller, SystemScope
+from pemba.model import SystemScope
+from pemba.relay.principal import as_relay
 from pemba.service.parked import Retries
 from pemba.storage import parked
 from pemba.storage.database import Database
 from pemba.telemetry import PARKED_OPERATIONS, TENANTS_CLOSED
 
-PRINCIPAL = "pemba:relay"
-"""Who the audit says it was."""
 INTERVAL_SECONDS = 1.0
 
 log = structlog.get_logger()
@@ -36,9 +35,7 @@ class ParkedRetries:
         TENANTS_CLOSED.set(counts.closed)
         if not counts.operations:
             return 0
-        return await self._retries.of_earlier_schemas(
-            Caller(PRINCIPAL, frozenset(), None, None, f"retry-{uuid.uuid4()}", "relay")
-        )
+        return await self._retries.of_earlier_schemas(as_relay(f"retry-{uuid.uuid4()}"))
 
     async def run(self) -> None:
         """Until cancelled: every second, whatever fails."""

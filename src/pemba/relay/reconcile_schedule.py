@@ -13,9 +13,9 @@ from contextlib import aclosing
 import structlog
 
 from pemba.errors import PembaError
-from pemba.model import Caller, SystemScope
+from pemba.model import SystemScope
 from pemba.relay.backoff import Backoff
-from pemba.relay.healing import PRINCIPAL
+from pemba.relay.principal import as_relay
 from pemba.service.reconciliation import Options, Reconciler, Summary
 from pemba.storage import installation
 from pemba.storage.database import Database
@@ -43,7 +43,7 @@ class ReconcileSchedule:
             _, age_seconds = await installation.reconciled(tx)
         if age_seconds < self._every_seconds:
             return None
-        caller = Caller(PRINCIPAL, frozenset(), None, None, f"reconcile-{uuid.uuid4()}", "relay")
+        caller = as_relay(f"reconcile-{uuid.uuid4()}")
         summary: Summary | None = None
         async with aclosing(self._reconciler.run(caller, Options(apply=self._apply))) as events:
             async for event in events:

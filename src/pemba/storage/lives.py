@@ -35,7 +35,6 @@ _SETTINGS = {
 _COMMAND_SECONDS = 12.0
 
 _SHARDS = "SELECT shard, epoch, n, landed FROM relay_lease ORDER BY shard FOR UPDATE"
-_HAS_SCHEMA = "SELECT EXISTS (SELECT FROM schema_version WHERE state = 'applied')"
 _NEW_LEASES = """
     UPDATE relay_lease l SET epoch = given.epoch, n = given.n, holder = NULL, lease_until = NULL
     FROM unnest($1::smallint[], $2::bigint[], $3::bigint[]) AS given (shard, epoch, n) WHERE l.shard = given.shard
@@ -62,13 +61,6 @@ _WITHOUT_ROW = f"""
 """
 _MISSING = Statement(f"SELECT h.tenant_id {_WITHOUT_ROW} AND h.tenant_id > :after ORDER BY h.tenant_id LIMIT :limit")
 _COUNT_MISSING = Statement(f"SELECT count(*) AS tenants {_WITHOUT_ROW}")
-_COUNT_OUT = Statement(
-    f"""
-    SELECT count(*) AS tenants FROM installation i, tenant_head h
-    LEFT JOIN tenant_delivery d ON d.tenant_id = h.tenant_id
-    WHERE h.tenant_id <> '{GLOBAL_STREAM}' AND coalesce(d.store_epoch, h.store_epoch) <> i.store_epoch
-    """
-)
 _FILLED = Statement("UPDATE installation SET filled_epoch = store_epoch WHERE store_epoch = CAST(:epoch AS uuid)")
 
 
@@ -94,14 +86,6 @@ class Numbers:
     landed: int
 
 
-@dataclass(frozen=True, slots=True)
-class Leases:
-    """Every shard's, locked, and whether a SpiceDB schema was ever applied."""
-
-    by_shard: Mapping[int, Numbers]
-    has_schema: bool
-
-
 class Lives:
     """A session that holds the lock."""
 
@@ -124,13 +108,12 @@ class Lives:
                     await connection.close(timeout=2)
 
     @asynccontextmanager
-    async def locked(self) -> AsyncIterator[Leases]:
-        """Everything about leases stands still until the end of the block."""
+    async def locked(self) -> AsyncIterator[Mapping[int, Numbers]]:
+        """Every shard's numbers; everything about leases stands still until the end of the block."""
         async with self._connection.transaction():
             await self._connection.execute(f"SET LOCAL ROLE {RELAY_ROLE}")
             records = await self._connection.fetch(_SHARDS)
-            has_schema = await self._connection.fetchval(_HAS_SCHEMA)
-            yield Leases({r["shard"]: Numbers(r["epoch"], r["n"], r["landed"]) for r in records}, has_schema)
+            yield {r["shard"]: Numbers(r["epoch"], r["n"], r["landed"]) for r in records}
 
     async def begin(
         self, leases: Mapping[int, tuple[int, int]], principal: str, what: str, *, database_lost: bool
@@ -162,11 +145,6 @@ async def missing(tx: SystemTransaction, epoch: uuid.UUID, after: TenantId, limi
 async def count_missing(tx: SystemTransaction, epoch: uuid.UUID) -> int:
     """How many these are in all."""
     return int((await _COUNT_MISSING.one(tx, epoch=epoch))["tenants"])
-
-
-async def count_out(tx: SystemTransaction) -> int:
-    """Tenants that nothing can be asked about: SpiceDB lost what it held of them, and has not got it back yet."""
-    return int((await _COUNT_OUT.one(tx))["tenants"])
 
 
 async def mark_filled(tx: SystemTransaction, epoch: uuid.UUID) -> bool:

@@ -185,10 +185,12 @@ async def restore_store(spicedb) -> None:
 async def test_a_store_restored_to_an_earlier_backup_gives_no_right_back_that_was_revoked(own_stack: Stack) -> None:
     stack = own_stack
     await back_up_store(stack.spicedb)
+    before = await landed(stack)
     carols = await stack.calls.grant(stack.acme, "carol")
     assert await stack.calls.may_view(stack.acme, "carol", carols)
     gone = await stack.calls.revoke(stack.acme, "bob")
     assert not await stack.calls.may_view(stack.acme, "bob", gone)
+    await eventually(lambda: has_rotated_since(stack, before), PATIENCE_SECONDS)
     await restore_store(stack.spicedb)
     await stack.is_declared()
     await stack.is_healed()
@@ -281,8 +283,10 @@ async def test_a_database_restored_to_an_earlier_point_heals_and_its_lost_tokens
     async with restorable(own_postgres, own_spicedb, tmp_path) as (postgres, stack):
         await asyncio.to_thread(back_up, postgres)
         await eventually(lambda: can_grant(stack, "carol"), PATIENCE_SECONDS)
+        before = await landed(stack)
         lost = await stack.calls.grant(stack.acme, "erin")
         assert await stack.calls.may_view(stack.acme, "erin", lost)
+        await eventually(lambda: has_rotated_since(stack, before), PATIENCE_SECONDS)
         await asyncio.to_thread(restore, postgres)
         await stack.is_declared()
         await stack.is_healed()

@@ -14,7 +14,8 @@ from pemba import app
 from pemba.config import RelaySettings
 from pemba.errors import Unavailable
 from pemba.model import Operation, TenantId, Tuple, TupleOperation
-from pemba.relay.reconcile_schedule import PRINCIPAL, ReconcileSchedule
+from pemba.relay.principal import PRINCIPAL
+from pemba.relay.reconcile_schedule import ReconcileSchedule
 from pemba.service.drift import Kind
 from pemba.service.reconciliation import Options, Reconciler, Summary
 from pemba.spicedb import schema
