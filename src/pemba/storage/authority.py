@@ -12,6 +12,7 @@ from pemba.model import ROLE_PERMISSION, GroupId, Permission, Role, UserId, Work
 from pemba.storage.database import TenantTransaction
 from pemba.storage.shares import IN_TIME
 from pemba.storage.statement import Statement
+from pemba.storage.workspaces import PARENT_OF_LINE
 
 # `groups_of (id)`: the groups that a user is in, by themselves or through groups in them, where the user is active.
 GROUPS_OF = """groups_of (id) AS (
@@ -44,8 +45,7 @@ _ROLES = Statement(
     WITH RECURSIVE line AS (
         SELECT id, parent_id, kind FROM workspaces WHERE tenant_id = :tenant_id AND id = :workspace_id
         UNION ALL
-        SELECT w.id, w.parent_id, w.kind FROM line JOIN workspaces w
-            ON w.tenant_id = :tenant_id AND w.id = line.parent_id
+        SELECT w.id, w.parent_id, w.kind FROM line {PARENT_OF_LINE}
     ),
     {HELD}
     SELECT CASE WHEN workspace_id IS NULL THEN 'owner' ELSE role END AS role FROM held

@@ -12,6 +12,7 @@ from pemba.model import GroupId, Role, ShareId, SubjectRef, WorkspaceId
 from pemba.storage.database import TenantTransaction
 from pemba.storage.shares import IN_TIME
 from pemba.storage.statement import Statement
+from pemba.storage.workspaces import PARENT_OF_LINE
 
 # What is `given (subject_type, subject_id, user_id, group_id, workspace_id, role, level, share_id, with_workspace_id,
 # counts)`, that of groups as one for each who is in the group or in groups in it; then a page of the subjects, with all
@@ -52,8 +53,7 @@ _OF_WORKSPACE = Statement(
         SELECT id, parent_id, kind, 1 AS level FROM workspaces
         WHERE tenant_id = :tenant_id AND id = :workspace_id AND archive_time IS NULL
         UNION ALL
-        SELECT w.id, w.parent_id, w.kind, line.level + 1 FROM line JOIN workspaces w
-            ON w.tenant_id = :tenant_id AND w.id = line.parent_id
+        SELECT w.id, w.parent_id, w.kind, line.level + 1 FROM line {PARENT_OF_LINE}
     ),
     given AS (
         SELECT m.subject_type, m.subject_id, m.user_id, m.group_id, m.workspace_id, m.role, line.level,

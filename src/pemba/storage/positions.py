@@ -47,7 +47,11 @@ _MOVED = Statement(
     f"""
     SELECT d.tenant_id, {_POSITION_COLUMNS}, d.store_epoch = i.store_epoch AS in_store
     FROM installation i, unnest(CAST(:shards AS smallint[]), CAST(:stamps AS bigint[])) AS seen (shard, stamp)
-    JOIN tenant_delivery d ON d.shard = seen.shard AND d.stamp > seen.stamp LIMIT {MAX_MOVED + 1}
+    CROSS JOIN LATERAL (
+        SELECT * FROM tenant_delivery
+        WHERE shard = seen.shard AND stamp > seen.stamp ORDER BY stamp LIMIT {MAX_MOVED + 1}
+    ) d
+    LIMIT {MAX_MOVED + 1}
     """
 )
 _DECLARE_LOST = Statement(

@@ -97,6 +97,7 @@ sa.Index(EMAIL, sa.func.lower(users.c.email), unique=True)
 sa.Index("users_email_idx", sa.text("(coalesce(lower(email), '') COLLATE \"C\")"), users.c.id)
 sa.Index("users_display_name_idx", sa.func.lower(users.c.display_name).collate("C"))
 sa.Index("users_create_time_idx", users.c.create_time, users.c.id)
+sa.Index("users_inactive_idx", users.c.id, postgresql_where=sa.text("status <> 'active'"))
 
 tenants = sa.Table(
     "tenants",
@@ -412,7 +413,12 @@ tenant_delivery = sa.Table(
         "autovacuum_vacuum_threshold": "100",
     },
 )
-sa.Index("tenant_delivery_shard_idx", tenant_delivery.c.shard)
+sa.Index("tenant_delivery_shard_stamp_idx", tenant_delivery.c.shard, tenant_delivery.c.stamp)
+sa.Index(
+    "tenant_delivery_parked_idx",
+    tenant_delivery.c.tenant_id,
+    postgresql_where=tenant_delivery.c.parked_from.is_not(None),
+)
 
 # What SpiceDB refuses, one row a tuple; it ends when a later operation on the tuple is delivered.
 parked_operation = sa.Table(

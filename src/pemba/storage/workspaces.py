@@ -15,6 +15,14 @@ _COLUMNS = (
     " create_time, update_time, changed_seq"
 )
 COLUMNS_OF_W = ", ".join(f"w.{column.strip()}" for column in _COLUMNS.split(","))
+# A step up from `line` and a step down from `below`, each a look into an index.  PostgreSQL cannot know how short a way
+# is, and would for a plain join read all workspaces of a tenant that has many; OFFSET 0 keeps it from making it one.
+PARENT_OF_LINE = (
+    "CROSS JOIN LATERAL (SELECT * FROM workspaces WHERE tenant_id = :tenant_id AND id = line.parent_id OFFSET 0) w"
+)
+_CHILDREN_OF_BELOW = (
+    "CROSS JOIN LATERAL (SELECT * FROM workspaces WHERE tenant_id = :tenant_id AND parent_id = below.id OFFSET 0) w"
+)
 
 _INSERT = Statement(
     "INSERT INTO workspaces (tenant_id, id, parent_id, slug, name, kind, creator_id, changed_seq)"
@@ -31,9 +39,10 @@ _GET_BY_PATH = Statement(
     WITH RECURSIVE path AS (
         SELECT id, 0 AS level FROM workspaces WHERE tenant_id = :tenant_id AND kind = 'root'
         UNION ALL
-        SELECT w.id, path.level + 1 FROM path JOIN workspaces w
-            ON w.tenant_id = :tenant_id AND w.parent_id = path.id
-            AND w.slug = (CAST(:slugs AS text[]))[path.level + 1]
+        SELECT w.id, path.level + 1 FROM path CROSS JOIN LATERAL (
+            SELECT id FROM workspaces WHERE tenant_id = :tenant_id AND parent_id = path.id
+                AND slug = (CAST(:slugs AS text[]))[path.level + 1] OFFSET 0
+        ) w
     )
     SELECT {COLUMNS_OF_W} FROM path JOIN workspaces w ON w.tenant_id = :tenant_id AND w.id = path.id
     WHERE path.level = CAST(:levels AS int)
@@ -43,22 +52,19 @@ _GET_BY_PATH = Statement(
 _LINE = Statement(
     f"""
     WITH RECURSIVE line AS (
-        SELECT id, parent_id, 1 AS level FROM workspaces WHERE tenant_id = :tenant_id AND id = :id
+        SELECT {_COLUMNS}, 1 AS level FROM workspaces WHERE tenant_id = :tenant_id AND id = :id
         UNION ALL
-        SELECT w.id, w.parent_id, line.level + 1 FROM line JOIN workspaces w
-            ON w.tenant_id = :tenant_id AND w.id = line.parent_id
+        SELECT {COLUMNS_OF_W}, line.level + 1 FROM line {PARENT_OF_LINE}
     )
-    SELECT {COLUMNS_OF_W} FROM line JOIN workspaces w ON w.tenant_id = :tenant_id AND w.id = line.id
-    ORDER BY line.level
+    SELECT {_COLUMNS} FROM line ORDER BY level
     """
 )
 _HEIGHT = Statement(
-    """
+    f"""
     WITH RECURSIVE below AS (
         SELECT id, 1 AS level FROM workspaces WHERE tenant_id = :tenant_id AND id = :id
         UNION ALL
-        SELECT w.id, below.level + 1 FROM below JOIN workspaces w
-            ON w.tenant_id = :tenant_id AND w.parent_id = below.id
+        SELECT w.id, below.level + 1 FROM below {_CHILDREN_OF_BELOW}
     )
     SELECT max(level) AS height FROM below
     """
@@ -66,13 +72,11 @@ _HEIGHT = Statement(
 _SUBTREE = Statement(
     f"""
     WITH RECURSIVE below AS (
-        SELECT id FROM workspaces WHERE tenant_id = :tenant_id AND id = :id
+        SELECT {_COLUMNS} FROM workspaces WHERE tenant_id = :tenant_id AND id = :id
         UNION ALL
-        SELECT w.id FROM below JOIN workspaces w ON w.tenant_id = :tenant_id AND w.parent_id = below.id
+        SELECT {COLUMNS_OF_W} FROM below {_CHILDREN_OF_BELOW}
     )
-    SELECT {COLUMNS_OF_W} FROM below JOIN workspaces w ON w.tenant_id = :tenant_id AND w.id = below.id
-    ORDER BY w.id
-    LIMIT :limit
+    SELECT {_COLUMNS} FROM below ORDER BY id LIMIT :limit
     """
 )
 _ARCHIVED_WITH = Statement(
