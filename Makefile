@@ -6,6 +6,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
 PYTHON ?=
 ARGS ?=
+# Processes that run tests side by side, each with servers of its own; 0: this one alone, as a debugger wants it.
+WORKERS ?= 2
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PIP_NO_INPUT = 1
@@ -38,10 +41,10 @@ bench: setup ## Pemba beside SpiceDB asked directly; ARGS="--json FILE" passes o
 	$(BIN)/pemba bench $(ARGS)
 
 test: lint ## lint, then every test that is not marked long; ARGS="tests/unit -k slug" passes on to pytest
-	$(BIN)/python -m pytest -m "not long" $(ARGS)
+	$(PYTEST) -m "not long" $(ARGS)
 
 test-long: lint ## lint, then every test
-	$(BIN)/python -m pytest $(ARGS)
+	$(PYTEST) $(ARGS)
 
 lint: setup ## style, types, import table, protos and the drift of what is generated from them
 	$(BIN)/ruff check .

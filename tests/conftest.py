@@ -41,6 +41,7 @@ AnySpiceDB = SpiceDB | SpiceDBAccess
 AnyServer = TypeVar("AnyServer", bound=Server)
 
 
+_SAID = "said"
 _NEED_SPICEDB = {"spicedb", "own_spicedb", "spicedb_program", "running_dev"}
 _NEED = {"grpcurl_program": GRPCURL, "ghz_program": GHZ}
 
@@ -50,6 +51,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if session.config.option.collectonly:
         return
     settings, progress, fixtures = load(DevSettings), _progress(session.config), _fixtures(session)
+    if settings.spicedb_endpoint and hasattr(session.config, "workerinput"):
+        pytest.exit("tests of several processes would meet in PEMBA_SPICEDB_ENDPOINT's store: WORKERS=0", returncode=1)
     for name in fixtures & set(_NEED):
         with suppress(StartError):  # the fixture's test says why
             find_program(_NEED[name], settings.cache_folder, progress)
@@ -70,10 +73,34 @@ def _progress(config: pytest.Config) -> Callable[[str], None]:
 
     def show(text: str) -> None:
         with capture.global_and_fixture_disabled():
-            sys.stdout.write(f"\r{text:<110}")
-            sys.stdout.flush()
+            # One of several processes has its stdout for the first of them.
+            stream = sys.stderr if hasattr(config, "workerinput") else sys.stdout
+            stream.write(f"\r{text:<110}")
+            stream.flush()
 
     return show
+
+
+@pytest.fixture
+def say(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
+    """Prints a text at the end of the run, whichever process ran the test."""
+    return lambda text: record_property(_SAID, text)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What tests said."""
+    reports = [report for kind in terminalreporter.stats.values() for report in kind]
+    said = [
+        (report.nodeid, text)
+        for report in reports
+        if isinstance(report, pytest.TestReport) and report.when == "call"
+        for name, text in report.user_properties
+        if name == _SAID
+    ]
+    if said:
+        terminalreporter.section("what tests say")
+    for test, text in said:
+        terminalreporter.write_line(f"{test}\n{text}\n")
 
 
 class Starting:

@@ -6,7 +6,6 @@ import asyncio
 import copy
 import itertools
 import secrets
-import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
@@ -342,15 +341,14 @@ def expected_refusal(predict: Callable[..., None], *arguments: Any, **given: Any
     ("examples", "steps"), [pytest.param(3, 40, id="short"), pytest.param(80, 50, id="long", marks=pytest.mark.long)]
 )
 def test_random_mutations_leave_records_stream_spicedb_and_authority_equal_to_a_plain_model(
-    world: World, pytestconfig: pytest.Config, capsys: pytest.CaptureFixture[str], examples: int, steps: int
+    world: World, pytestconfig: pytest.Config, say: Callable[[str], None], examples: int, steps: int
 ) -> None:
     seed = int(pytestconfig.getoption("--hypothesis-seed") or secrets.randbits(32))
-    with capsys.disabled():
-        sys.stdout.write(f"\n{examples} x {steps} steps, --hypothesis-seed={seed}\n")
+    say(f"{examples} x {steps} steps, --hypothesis-seed={seed}")
     outcomes: Counter[tuple[str, str]] = Counter()
     machine = hypothesis.seed(seed)(lambda: Tenants(world, outcomes))
     settings = hypothesis.settings(SETTINGS, max_examples=examples, stateful_step_count=steps)
     run_state_machine_as_test(machine, settings=settings)
-    sys.stdout.write(f"{sum(outcomes.values())} mutations: {sorted(outcomes.items())}\n")
+    say(f"{sum(outcomes.values())} mutations: {sorted(outcomes.items())}")
     if examples > 50:
         assert len(REASONS - {reason for _, reason in outcomes}) <= 1, "the mix of mutations reaches what is refused"

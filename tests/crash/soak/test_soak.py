@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -42,7 +41,7 @@ async def test_whatever_goes_wrong_nothing_is_lost_and_no_answer_is_older_than_i
     servers: Starting,
     own_postgres: Callable[[], Postgres],
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    say: Callable[[str], None],
     seconds: float,
     times_emptied: int,
 ) -> None:
@@ -61,17 +60,12 @@ async def test_whatever_goes_wrong_nothing_is_lost_and_no_answer_is_older_than_i
         callers = Callers(world, [await new_tenant(world, n) for n in range(TENANTS)], seed)
         try:
             injected, emptied = await under_faults(world, callers, seed, seconds, times_emptied)
-            say(capsys, report(seed, seconds, callers, injected))
+            say(report(seed, seconds, callers, injected))
             await require_all_well(world, callers, emptied)
         except BaseException:
-            say(capsys, f"the seed of this soak: PEMBA_TEST_SEED={seed}, its logs: {tmp_path}")
+            say(f"the seed of this soak: PEMBA_TEST_SEED={seed}, its logs: {tmp_path}")
             raise
     await asyncio.to_thread(spicedb.stop)
-
-
-def say(capsys: pytest.CaptureFixture[str], text: str) -> None:
-    with capsys.disabled():
-        sys.stdout.write(f"\n{text}\n")
 
 
 async def new_tenant(world: World, number: int) -> Tenant:
