@@ -14,7 +14,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PIP_NO_INPUT = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run bench test test-long lint proto docs
+.PHONY: help setup run bench test test-long promises lint proto docs
 
 help: ## what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -45,6 +45,9 @@ test: lint ## lint, then every test that is not marked long; ARGS="tests/unit -k
 
 test-long: lint ## lint, then every test
 	$(PYTEST) $(ARGS)
+
+promises: setup ## what Pemba promises, and the test of each
+	@$(BIN)/python -m tests.e2e.rows
 
 lint: setup ## style, types, import table, protos and the drift of what is generated from them
 	$(BIN)/ruff check .

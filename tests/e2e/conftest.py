@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
+import grpc
 import pytest
 
 from pemba.config import DevSettings, load
+from tests.e2e.calls import Caller
 
 STOP_SECONDS = 60
 
@@ -49,3 +54,30 @@ def _wait_for(file: Path) -> None:
     while not file.exists():
         assert time.monotonic() < deadline, f"{file} did not come"
         time.sleep(0.01)
+
+
+@pytest.fixture(scope="session")
+def ready(running_dev: Mapping[str, str]) -> dict[str, Any]:
+    """What `pemba dev` says of itself in its ready file."""
+    text = (Path(running_dev["HOME"]) / ".local/share/pemba/dev/ready.json").read_text()
+    said: dict[str, Any] = json.loads(text)
+    return said
+
+
+@pytest.fixture
+async def system(ready: dict[str, Any]) -> AsyncIterator[Caller]:
+    """A service with a system key."""
+    async with grpc.aio.insecure_channel(ready["grpc"]) as channel:
+        yield Caller(channel, ready["key"])
+
+
+@pytest.fixture
+async def acme(system: Caller) -> dict[str, str]:
+    """A tenant of one's own with alice as admin: its id, its root's, and those of `eng` and of `backend` below it."""
+    created = await system("CreateTenant", slug=f"acme-{secrets.token_hex(4)}", name="Acme", first_admin="alice")
+    tenant, root = created["tenant"]["id"], created["root_workspace"]["id"]
+    ids = {"tenant": tenant, "root": root, "slug": created["tenant"]["slug"]}
+    for slug, parent in (("eng", "root"), ("backend", "eng")):
+        made = await system("CreateWorkspace", tenant_id=tenant, parent_id=ids[parent], slug=slug, name=slug.title())
+        ids[slug] = made["workspace"]["id"]
+    return ids

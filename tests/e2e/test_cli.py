@@ -249,3 +249,17 @@ def test_the_doctor_finds_a_running_dev_well_and_shows_no_secret(pemba: Pemba, r
     assert ready["grpc"] in done.stdout
     assert ready["key"] not in done.stdout
     assert ready["spicedb_key"] not in done.stdout
+
+
+def test_w6_editor_is_member(pemba: Pemba, tenant: str):
+    added = pemba("member", "set", "workspace:eng", "user:bob", "editor", "--tenant", tenant, "-o", "json")
+    assert parsed(added)["membership"]["role"] == "ROLE_MEMBER"
+
+
+def test_a5_every_service_has_commands_and_a_usage_error_names_the_argument(pemba: Pemba, tenant: str):
+    listed = pemba("--help").stdout
+    for noun in ("tenant", "workspace", "member", "group", "user", "share", "check", "lookup", "outbox", "reconcile"):
+        assert f" {noun} " in listed
+    wrong = pemba("check", "alice", "view", "workspace:eng", "--tenant", tenant)
+    assert wrong.returncode == 2
+    assert "SUBJECT" in wrong.stderr
