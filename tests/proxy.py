@@ -122,8 +122,14 @@ class Proxy:
     async def refuse(self) -> None:
         """Listen no more, and cut what there is."""
         if self._listener is not None:
-            self._listener.close()
-            self._listener = None
+            listener, self._listener = self._listener, None
+            # Connections that were accepted get their transports first: asyncio leaves those without an owner that it
+            # finds the server closed for (an assertion in Server._attach, whose error it keeps to itself).
+            for socket in listener.sockets:
+                asyncio.get_running_loop().remove_reader(socket.fileno())
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            listener.close()
         await self.cut()
 
     async def cut(self) -> None:
