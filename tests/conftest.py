@@ -46,6 +46,17 @@ _NEED_SPICEDB = {"spicedb", "own_spicedb", "spicedb_program", "running_dev"}
 _NEED = {"grpcurl_program": GRPCURL, "ghz_program": GHZ}
 
 
+RACES = 100
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A race is run once, and a hundred times by `make test-long`."""
+    if metafunc.definition.get_closest_marker("race"):
+        runs = [pytest.param(n, marks=[pytest.mark.long] if n else []) for n in range(RACES)]
+        metafunc.fixturenames.append("run")
+        metafunc.parametrize("run", runs)
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Build what programs are still to be built, before any test's clock runs: it takes minutes."""
     if session.config.option.collectonly:

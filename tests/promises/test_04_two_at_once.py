@@ -18,23 +18,29 @@ from tests.integration.service.test_workspaces import move
 from tests.promises.conftest import is_broken
 
 
-async def test_two_removals_of_the_last_two_owners_at_once_leave_one(parts: Parts) -> None:
+@pytest.mark.race
+async def test_two_removals_of_the_last_two_owners_at_once_leave_one(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second comes while the first has checked and written, and not committed."""
     _, root = await parts.tenant()
-    for n in range(5):
-        top = await parts.workspace(root, f"top-{n}", owner="olga")
-        await parts.role(top, "otto", Role.OWNER)
-        outcomes = await asyncio.gather(parts.remove(top, "olga"), parts.remove(top, "otto"), return_exceptions=True)
-        assert [o.reason for o in outcomes if isinstance(o, PembaError)] == [Reason.LAST_OWNER]
+    top = await parts.workspace(root, "top", owner="olga")
+    await parts.role(top, "otto", Role.OWNER)
+    gate = Gate(monkeypatch, journal, "append")
+    outcomes = await one_behind_the_other(parts, gate, parts.remove(top, "olga"), lambda: parts.remove(top, "otto"))
+    assert [o.reason for o in outcomes if isinstance(o, PembaError)] == [Reason.LAST_OWNER]
 
 
-async def test_opposing_moves_at_the_same_moment_make_no_cycle(parts: Parts) -> None:
+@pytest.mark.race
+async def test_opposing_moves_at_the_same_moment_make_no_cycle(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
     _, root = await parts.tenant()
-    for n in range(5):
-        a, b = await parts.workspace(root, f"a-{n}"), await parts.workspace(root, f"b-{n}")
-        outcomes = await asyncio.gather(move(parts, a, b), move(parts, b, a), return_exceptions=True)
-        assert [o.reason for o in outcomes if isinstance(o, PembaError)] == [Reason.CYCLE]
+    a, b = await parts.workspace(root, "a"), await parts.workspace(root, "b")
+    gate = Gate(monkeypatch, journal, "append")
+    outcomes = await one_behind_the_other(parts, gate, move(parts, a, b), lambda: move(parts, b, a))
+    assert [o.reason for o in outcomes if isinstance(o, PembaError)] == [Reason.CYCLE]
 
 
+@pytest.mark.race
 @pytest.mark.parametrize("first", ["SetRole", "SuspendUser"])
 async def test_suspend_against_set_role_leaves_no_tuple(
     parts: Parts, monkeypatch: pytest.MonkeyPatch, first: str
