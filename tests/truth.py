@@ -145,7 +145,7 @@ async def require_truth(url: str, spicedb: SpiceDB, tenant_id: str, seconds: flo
 
 
 def _projects(record: asyncpg.Record) -> bool:
-    return record["subject_type"] == "group" or record["status"] == UserStatus.ACTIVE
+    return record["subject_type"] != "user" or record["status"] == UserStatus.ACTIVE
 
 
 def _group_member(record: asyncpg.Record) -> GroupMember:

@@ -31,10 +31,13 @@ from pemba.relay.maintenance import Maintenance
 from pemba.relay.parked_retries import ParkedRetries
 from pemba.relay.reconcile_schedule import ReconcileSchedule
 from pemba.relay.relay import Relay, RelayOptions
-from pemba.rpc.authentication import SystemKeys
+from pemba.rpc.authentication import Authentication, SystemKeys
 from pemba.rpc.server import Limits, RpcServer, Services, build_server
+from pemba.service.api_keys import ApiKeyService
 from pemba.service.filling import StoreFilling
 from pemba.service.groups import GroupService
+from pemba.service.key_expiry import KeyExpiry
+from pemba.service.known_keys import KnownKeys
 from pemba.service.memberships import MembershipService
 from pemba.service.mutation import Mutations
 from pemba.service.operations import OperationsService
@@ -66,7 +69,8 @@ from pemba.telemetry import Event, set_up_logging
 from pemba.tokens import Signer
 
 RETRY_SECONDS = 0.5
-FEED_CONNECTIONS = MAX_LOADS + 1
+FOLLOWING_CONNECTIONS = MAX_LOADS + 2
+"""A look and loads of the feed, and one statement that looks API keys up."""
 _SHORT_SECONDS = 0.05
 
 T = TypeVar("T")
@@ -150,11 +154,17 @@ async def serving(settings: ServeSettings, stopping: asyncio.Event) -> AsyncIter
             return
         status.gate = gate
         signer = Signer(settings.root_secrets, installed.database_epoch)
-        feed = await _feed(parts, settings, signer)
+        following = await _following(parts, settings)
+        feed = Feed(following, settings.outage_seconds, begin_life=signer.begin_life)
+        keys = KnownKeys(following, feed)
+        feed.tell(keys.tell)
         await _when_reached(feed.poll, status, stopping)
         _background(parts, feed.run(), stopping)
         services = _services(parts, settings, database, spicedb, feed, signer)
-        rpc = await _grpc(parts, settings, services, gate)
+        parts.push_async_callback(keys.write_uses)
+        _background(parts, keys.run(), stopping)
+        authentication = Authentication(SystemKeys(settings.system_keys), keys)
+        rpc = await _grpc(parts, settings, services, gate, authentication)
         _background(parts, gate.run(rpc.set_serving), stopping)
         yield Serving(rpc, rpc.port, http.port)
 
@@ -202,12 +212,12 @@ def _spicedb(parts: AsyncExitStack, settings: SpiceDBSettings, *, one_write_at_a
     return spicedb
 
 
-async def _feed(parts: AsyncExitStack, settings: ServeSettings, signer: Signer) -> Feed:
-    """On connections of its own: what holds up all others must not make the server blind."""
-    database = Database(settings.database_url, FEED_CONNECTIONS, (SYSTEM_ROLE,))
+async def _following(parts: AsyncExitStack, settings: ServeSettings) -> Database:
+    """Connections of their own for what every call needs: what holds up all others must not make the server blind."""
+    database = Database(settings.database_url, FOLLOWING_CONNECTIONS, (SYSTEM_ROLE,))
     await database.open()
     parts.push_async_callback(database.close)
-    return Feed(database, settings.outage_seconds, begin_life=signer.begin_life)
+    return database
 
 
 def _services(
@@ -238,15 +248,22 @@ def _services(
         groups=GroupService(mutations),
         shares=ShareService(mutations),
         users=UserService(mutations),
+        api_keys=ApiKeyService(mutations),
         operations=OperationsService(database, signer, reconciler, Retries(database, notifier), refusals),
     )
 
 
-async def _grpc(parts: AsyncExitStack, settings: ServeSettings, services: Services, gate: SchemaGate) -> RpcServer:
+async def _grpc(
+    parts: AsyncExitStack,
+    settings: ServeSettings,
+    services: Services,
+    gate: SchemaGate,
+    authentication: Authentication,
+) -> RpcServer:
     rpc = build_server(
         settings.grpc_listen,
         services,
-        SystemKeys(settings.system_keys),
+        authentication,
         gate.raise_if_not_ready,
         Limits(max_message_bytes=settings.max_message_bytes, max_concurrent_rpcs=settings.max_concurrent_rpcs),
         with_reflection=settings.reflection,
@@ -285,6 +302,7 @@ async def _maintenance(
     _background(parts, Maintenance(UserJobs(database, notifier)).run(), stopping)
     _background(parts, ParkedRetries(database, Retries(database, notifier)).run(), stopping)
     _background(parts, Expiry(ShareExpiry(database, notifier)).run(), stopping)
+    _background(parts, Expiry(KeyExpiry(database, notifier)).run(), stopping)
     if settings.relay_reconcile_hours:
         reconciler = Reconciler(database, settings.database_url, StoredTuples(spicedb), notifier)
         seconds, apply = settings.relay_reconcile_hours * 3600, settings.relay_reconcile_apply

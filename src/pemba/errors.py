@@ -36,6 +36,10 @@ class Reason(StrEnum):
     ROLE_MISSING = "ROLE_MISSING"
     SCOPE_MISSING = "SCOPE_MISSING"
     KEY_INVALID = "KEY_INVALID"
+    KEY_REVOKED = "KEY_REVOKED"
+    KEY_EXPIRED = "KEY_EXPIRED"
+    API_KEY_ENDED = "API_KEY_ENDED"
+    ROTATION_UNDER_WAY = "ROTATION_UNDER_WAY"
     LAST_OWNER = "LAST_OWNER"
     LAST_ADMIN = "LAST_ADMIN"
     CREATOR_STAYS = "CREATOR_STAYS"
@@ -113,7 +117,7 @@ def invalid_field(field: str, description: str, reason: Reason = Reason.INVALID_
 
 
 class Unauthenticated(PembaError):
-    """No key, or one that is not known."""
+    """No key, or one that is not known, not any more or past its time."""
 
 
 class Forbidden(PembaError):

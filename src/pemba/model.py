@@ -16,6 +16,7 @@ WorkspaceId = NewType("WorkspaceId", str)
 UserId = NewType("UserId", str)
 ShareId = NewType("ShareId", str)
 GroupId = NewType("GroupId", str)
+ApiKeyId = NewType("ApiKeyId", str)
 Seq = NewType("Seq", int)
 """A position in one tenant's stream: 1, 2, 3 ... without a gap, in commit order; 0 is before the first."""
 
@@ -296,6 +297,45 @@ class GroupMember:
 
 
 @dataclass(frozen=True, slots=True)
+class ApiKey:
+    """What a caller authenticates with; its secret is a hash in storage, and no field of any record."""
+
+    id: ApiKeyId
+    tenant_id: TenantId | None
+    """What it is confined to; None for none."""
+    user_id: UserId | None
+    """The user that it authenticates as; None for none."""
+    workspace_id: WorkspaceId | None
+    """The workspace of the tenant that it is confined to, with all below it; None for none."""
+    name: str
+    prefix: str
+    """How its secret begins."""
+    scopes: tuple[Scope, ...]
+    """Sorted."""
+    expire_time: datetime | None
+    revoke_time: datetime | None
+    previous_secret_expire_time: datetime | None
+    """Until when the secret before the last rotation is good; None where there was none with an overlap."""
+    last_used_time: datetime | None
+    created_by: UserId | None
+    create_time: datetime
+    update_time: datetime
+    etag: str
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """What a caller has shown: whom it is, what it is good for, and what it is confined to (None: to nothing)."""
+
+    principal: str
+    scopes: frozenset[Scope]
+    tenant_id: TenantId | None = None
+    workspace_id: WorkspaceId | None = None
+    user_id: UserId | None = None
+    """Whom it authenticates as; it acts for nobody else."""
+
+
+@dataclass(frozen=True, slots=True)
 class Caller:
     """Who is calling: the credential (`principal`), the user it acts for, and what it is good for."""
 
@@ -307,6 +347,8 @@ class Caller:
     request_id: str
     """Names this call in logs and audit."""
     peer: str
+    workspace_id: WorkspaceId | None = None
+    """The workspace of that tenant that the credential is confined to, with all below it."""
 
     @property
     def is_system(self) -> bool:

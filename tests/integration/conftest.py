@@ -5,10 +5,12 @@ from __future__ import annotations
 import secrets
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 
 import pytest
 
 from pemba.model import (
+    ApiKey,
     Caller,
     Group,
     ObjectRef,
@@ -21,6 +23,7 @@ from pemba.model import (
     UserId,
     Workspace,
 )
+from pemba.service.api_keys import ApiKeyService, Issued, Wanted
 from pemba.service.groups import GroupService
 from pemba.service.memberships import MembershipService
 from pemba.service.mutation import MutationOptions, Mutations
@@ -56,6 +59,9 @@ class Parts:
     expiry: ShareExpiry
     system: Caller = SYSTEM
     count: int = field(default=0)
+
+    def __post_init__(self) -> None:
+        self.keys = ApiKeyService(self.mutations)
 
     def acting(self, user: str) -> Caller:
         return replace(SYSTEM, acting_user=UserId(user))
@@ -201,6 +207,43 @@ class Parts:
         """Take a share back; the whole answer."""
         return await self.shares.revoke_share(
             caller, share.tenant_id, share.id, options=self.options("RevokeShare", **options)
+        )
+
+    async def key(
+        self,
+        tenant: Tenant | None,
+        *scopes: Scope,
+        user: str = "",
+        workspace: Workspace | None = None,
+        until: datetime | None = None,
+        caller: Caller = SYSTEM,
+        **options: object,
+    ) -> Issued:
+        """A new key, of these scopes or of one that reads; the whole answer."""
+        wanted = Wanted(
+            tenant_id=tenant.id if tenant else None,
+            user_id=UserId(user) if user else None,
+            workspace_id=workspace.id if workspace else None,
+            name="test",
+            scopes=frozenset(scopes or (Scope.READ,)),
+            expire_time=until,
+        )
+        return await self.keys.create_api_key(caller, wanted, options=self.options("CreateApiKey", **options))
+
+    async def revoke_key(self, key: ApiKey, caller: Caller = SYSTEM, **options: object):
+        """End a key; the whole answer."""
+        return await self.keys.revoke_api_key(
+            caller, key.tenant_id, key.id, options=self.options("RevokeApiKey", **options)
+        )
+
+    async def rotate_key(self, key: ApiKey, caller: Caller = SYSTEM, *, seconds: float = 0, **options: object):
+        """Another secret for a key, beside the one of now for so many seconds; the whole answer."""
+        return await self.keys.rotate_api_key(
+            caller,
+            key.tenant_id,
+            key.id,
+            overlap=timedelta(seconds=seconds),
+            options=self.options("RotateApiKey", **options),
         )
 
     async def suspend(self, user: str, *, force: bool = False, **options: object):

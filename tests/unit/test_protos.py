@@ -30,7 +30,8 @@ def full_name(method):
     return f"/{method.containing_service.full_name}/{method.name}"
 
 
-WRITES = [method for method in METHODS if SCOPES.get(full_name(method)) is Scope.WRITE]
+CHANGES_KEYS = ("CreateApiKey", "RevokeApiKey", "RotateApiKey")
+WRITES = [m for m in METHODS if SCOPES.get(full_name(m)) is Scope.WRITE or m.name in CHANGES_KEYS]
 LISTS = [method for method in METHODS if method.name.startswith("List")]
 
 
@@ -47,9 +48,9 @@ def test_every_method_has_a_scope_and_no_other_has():
 
 
 @pytest.mark.parametrize("method", METHODS, ids=full_name)
-def test_reading_takes_read_checking_check_operations_admin_and_the_rest_write(method):
+def test_reading_takes_read_checking_check_keys_and_operations_admin_and_the_rest_write(method):
     expected = Scope.WRITE
-    if method.containing_service.name == "OperationsService":
+    if method.containing_service.name in ("OperationsService", "ApiKeyService"):
         expected = Scope.ADMIN
     elif method.containing_service.name == "PermissionService":
         expected = Scope.CHECK

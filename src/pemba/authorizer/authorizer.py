@@ -133,7 +133,7 @@ class Authorizer:
         self, caller: Caller, items: Sequence[tuple[TenantId, Question]], results: list[Answer | PembaError | None]
     ) -> None:
         """Fill in the errors of those items that the caller may not ask."""
-        if caller.acting_user is None:
+        if caller.is_system:
             return
         for i, (tenant_id, question) in enumerate(items):
             try:

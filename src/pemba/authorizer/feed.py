@@ -37,7 +37,7 @@ import structlog
 from pemba.authorizer.ground import Position, Snapshot, boot_seconds
 from pemba.authorizer.watchers import Watchers
 from pemba.errors import PembaError, Reason, Unavailable
-from pemba.model import GLOBAL_STREAM, ObjectRef, SystemScope, TenantId, TenantStatus, UserId
+from pemba.model import GLOBAL_STREAM, ObjectRef, Seq, SystemScope, TenantId, TenantStatus, UserId
 from pemba.storage import positions, statuses
 from pemba.storage.database import Database, SystemTransaction
 from pemba.storage.positions import Delivery, Loaded, Pulse
@@ -62,6 +62,8 @@ _SCOPE = SystemScope("positions of delivery, and statuses")
 
 K = TypeVar("K")
 V = TypeVar("V")
+Told = Callable[[Collection[ObjectRef] | None, Seq], None]
+"""Is told whom the rows of the stream `~`, up to that number, are about; None: whatever is known counts no more."""
 
 log = structlog.get_logger()
 
@@ -100,6 +102,16 @@ class Feed:
         self._catching_up: asyncio.Task[None] | None = None
         self._is_away = False
         """A question has looked in vain, and nothing has been seen of PostgreSQL since."""
+        self._told: list[Told] = []
+
+    def tell(self, told: Told) -> None:
+        """From the next look on, `told` hears of every row of `~` before this server knows of any later one."""
+        self._told.append(told)
+
+    async def now(self) -> datetime:
+        """The database's clock is no further.  Raises Unavailable where PostgreSQL is away for too long."""
+        await self._known_pulse()
+        return self._latest_now()
 
     async def run(self) -> None:
         """Poll until cancelled; PostgreSQL away means trying again, for ever."""
@@ -143,6 +155,7 @@ class Feed:
         if followed is None:
             self._begin_life(pulse.database_epoch)
             self._start_anew(inactive)
+            self._tell_about(None, pulse)
             return
         if seen is not None and pulse.schema_number != seen.schema_number:
             self._position_anew()
@@ -153,6 +166,7 @@ class Feed:
         if followed.users:
             self._note_users(followed.users, now_inactive)
         if seen is not None and pulse.statuses_seq != seen.statuses_seq:
+            self._tell_about(followed.about, pulse)
             self._watchers.tell(GLOBAL_STREAM)
 
     async def snapshot(self, tenants: Collection[TenantId], users: Collection[UserId]) -> Snapshot:
@@ -277,6 +291,10 @@ class Feed:
         self._users.clear()
         self._watchers.tell_all()
 
+    def _tell_about(self, about: set[ObjectRef] | None, pulse: Pulse) -> None:
+        for told in self._told:
+            told(about, pulse.statuses_seq)
+
     def _is_active(self, user_id: UserId) -> bool | None:
         """None where that is not known."""
         return self._users.get(user_id) if self._inactive is None else user_id not in self._inactive
@@ -295,6 +313,8 @@ class _Followed:
     """What changed between two pulses."""
 
     moved: dict[TenantId, Delivery]
+    about: set[ObjectRef]
+    """Whom the new rows of `~` are about, tenants and users among them."""
     tenants: set[TenantId]
     users: set[UserId]
 
@@ -310,7 +330,7 @@ async def _follow(tx: SystemTransaction, seen: Pulse, pulse: Pulse) -> _Followed
         return None
     tenants = {TenantId(about.id) for about in changed if about.type == "tenant"}
     users = {UserId(about.id) for about in changed if about.type == "user"}
-    return _Followed(moved, tenants, users)
+    return _Followed(moved, changed, tenants, users)
 
 
 def _position(status: TenantStatus | None, delivery: Delivery, pulse: Pulse, serial: int) -> Position:

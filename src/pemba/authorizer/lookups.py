@@ -13,7 +13,7 @@ from contextlib import aclosing, contextmanager
 from dataclasses import astuple, dataclass, field
 from itertools import islice
 
-from pemba.authorizer.access import require_administers, require_may_look_up
+from pemba.authorizer.access import require_may_list, require_may_look_up
 from pemba.authorizer.ground import (
     Position,
     Snapshot,
@@ -193,8 +193,7 @@ class Lookups:
         Raises as `resources`.
         """
         arguments = _arguments(caller, tenant_id, wanted, consistency, part)
-        if caller.acting_user is not None:
-            await require_administers(self._database, caller.acting_user, tenant_id, wanted.resource)
+        await require_may_list(self._database, caller, tenant_id, wanted.resource)
         with self._slot():
             start = await self._start(caller, tenant_id, frozenset(), arguments, consistency, part, deadline)
             if start.position.status is TenantStatus.SUSPENDED:

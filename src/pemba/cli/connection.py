@@ -20,6 +20,7 @@ from pemba.cli.failure import CallFailed, Problem
 from pemba.config import ClientSettings, DevSettings, load
 from pemba.dev.ready import FILE_NAME, read_ready
 from pemba.errors import ConfigError, FieldViolation
+from pemba.v1.api_keys_pb2_grpc import ApiKeyServiceStub
 from pemba.v1.groups_pb2_grpc import GroupServiceStub
 from pemba.v1.memberships_pb2_grpc import MembershipServiceStub
 from pemba.v1.operations_pb2_grpc import OperationsServiceStub
@@ -96,6 +97,10 @@ class Connection:
     @cached_property
     def users(self) -> UserServiceStub:
         return UserServiceStub(self._channel)
+
+    @cached_property
+    def keys(self) -> ApiKeyServiceStub:
+        return ApiKeyServiceStub(self._channel)
 
     @cached_property
     def permissions(self) -> PermissionServiceStub:

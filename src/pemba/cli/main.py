@@ -16,6 +16,7 @@ from pemba.cli import (
     dev,
     doctor,
     group,
+    key,
     lookup,
     member,
     outbox,
@@ -45,6 +46,7 @@ CONTENTS = (
     "group",
     "share",
     "user",
+    "key",
     "check",
     "lookup",
     "outbox",
@@ -83,6 +85,7 @@ app.add_typer(member.app, rich_help_panel=RECORDS)
 app.add_typer(group.app, rich_help_panel=RECORDS)
 app.add_typer(share.app, rich_help_panel=RECORDS)
 app.add_typer(user.app, rich_help_panel=RECORDS)
+app.add_typer(key.app, rich_help_panel=RECORDS)
 app.command("check", rich_help_panel=ASK)(with_call_options(check.check))
 app.add_typer(lookup.app, rich_help_panel=ASK)
 app.add_typer(outbox.app, rich_help_panel=OPERATE)

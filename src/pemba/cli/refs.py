@@ -12,7 +12,7 @@ from pemba.model import is_typeid
 from pemba.v1 import groups_pb2, tenants_pb2, types_pb2, workspaces_pb2
 
 SUBJECT_FORM = "takes user:ID, for instance user:alice"
-HOLDER_FORM = "takes user:ID, group:SLUG or group:grp_..."
+HOLDER_FORM = "takes user:ID, group:SLUG, group:grp_... or api_key:key_..."
 OBJECT_FORM = "takes workspace:PATH, workspace:ws_..., tenant:SLUG or tenant:ten_..."
 
 

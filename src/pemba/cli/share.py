@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,6 +10,7 @@ import typer
 from pemba.cli.member import role_number
 from pemba.cli.options import EtagOption, LimitOption, TenantOption, changes, reads
 from pemba.cli.output import Output, Row, moment, show
+from pemba.cli.times import moment_of
 
 if TYPE_CHECKING:
     from pemba.cli.connection import Connection
@@ -23,8 +22,6 @@ ROLES = ("viewer", "member", "editor", "admin")
 ShareArgument = Annotated[str, typer.Argument(metavar="SHARE", help="The share's id, shr_...")]
 WorkspaceArgument = Annotated[str, typer.Argument(help="Path or id of the workspace; / is the root.")]
 _COLUMNS = ("SHARE", "WORKSPACE", "WITH", "ROLE", "EXPIRES")
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-_EXPIRES = "takes a time with its zone (2026-12-31T18:00Z), or how long from now (90s, 45m, 12h, 30d)"
 
 
 @changes(app, "create")
@@ -42,7 +39,7 @@ def create(
     from pemba.cli import refs
     from pemba.v1 import shares_pb2, types_pb2
 
-    number, until = role_number(role, ROLES), _time(expires) if expires else None
+    number, until = role_number(role, ROLES), moment_of(expires, "--expires") if expires else None
     tenant_id = refs.tenant_id(pemba, tenant)
     request = shares_pb2.CreateShareRequest(
         tenant_id=tenant_id,
@@ -103,22 +100,6 @@ def list_(
     named = [ref for share in answer.shares for ref in (share.workspace, share.with_workspace)]
     names = refs.readable(pemba, tenant_id, named) if pemba.output is Output.TABLE else {}
     show(pemba.output, answer, [_row(share, names) for share in answer.shares], _COLUMNS)
-
-
-def _time(text: str) -> datetime:
-    """Raises BadParameter."""
-    if span := re.fullmatch(r"(\d{1,9})([smhd])", text):
-        try:
-            return datetime.now(UTC) + timedelta(**{_UNITS[span[2]]: int(span[1])})
-        except OverflowError:
-            raise typer.BadParameter(f"--expires {_EXPIRES}, not {text!r}") from None
-    try:
-        time = datetime.fromisoformat(text)
-    except ValueError:
-        time = datetime.min  # noqa: DTZ901 - as one without a zone
-    if time.tzinfo is None:
-        raise typer.BadParameter(f"--expires {_EXPIRES}, not {text!r}")
-    return time
 
 
 def _row(share: shares_pb2.Share, names: Mapping[str, str] | None = None) -> Row:

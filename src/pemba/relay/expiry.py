@@ -1,13 +1,13 @@
-"""The sweeper: withdraws shares when they are due, by the database's clock."""
+"""The sweeper: withdraws shares, and roles of API keys, when they are due, by the database's clock."""
 
 from __future__ import annotations
 
 import asyncio
+from typing import Protocol
 
 import structlog
 
 from pemba.errors import PembaError
-from pemba.service.share_expiry import ShareExpiry
 
 INTERVAL_SECONDS = 1.0
 """Between two looks at most; earlier where something is due earlier."""
@@ -16,16 +16,26 @@ MIN_PAUSE_SECONDS = 0.01
 log = structlog.get_logger()
 
 
+class Expiring(Protocol):
+    """Shares, or API keys."""
+
+    async def run_once(self) -> int:
+        """Withdraw some of what is due; how many they were."""
+
+    async def seconds_left(self) -> float:
+        """Until the next one is due."""
+
+
 class Expiry:
     """Every relay sweeps: what one has withdrawn, no other finds."""
 
-    def __init__(self, shares: ShareExpiry) -> None:
-        self._shares = shares
+    def __init__(self, expiring: Expiring) -> None:
+        self._expiring = expiring
 
     async def run_once(self) -> int:
-        """Withdraw until nothing is due; how many shares that were."""
+        """Withdraw until nothing is due; how many they were."""
         withdrawn = 0
-        while found := await self._shares.run_once():
+        while found := await self._expiring.run_once():
             withdrawn += found
         return withdrawn
 
@@ -35,7 +45,7 @@ class Expiry:
             pause = INTERVAL_SECONDS
             try:
                 await self.run_once()
-                pause = min(pause, max(await self._shares.seconds_left(), MIN_PAUSE_SECONDS))
+                pause = min(pause, max(await self._expiring.seconds_left(), MIN_PAUSE_SECONDS))
             except PembaError as error:
                 log.warning("expiry.failed", error=error.message, reason=error.reason)
             await asyncio.sleep(pause)

@@ -1,25 +1,21 @@
-"""Who is calling: system keys."""
+"""Who is calling: system keys, which settings name, and API keys, which are records.
+
+What comes as a bearer is told apart by its looks, once it is no system key; what looks like nothing that this
+installation gives out is refused without being looked up.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Protocol
 
 from pemba.errors import Reason, Unauthenticated
-from pemba.model import Scope, TenantId
+from pemba.model import Credential, Scope
+from pemba.service.key_secrets import is_secret
 
 _SCHEME = "bearer "
-
-
-@dataclass(frozen=True, slots=True)
-class Credential:
-    """What a key stands for; `tenant_id` is None where it is not confined to a tenant."""
-
-    principal: str
-    scopes: frozenset[Scope]
-    tenant_id: TenantId | None = None
 
 
 class SystemKeys:
@@ -29,15 +25,41 @@ class SystemKeys:
         digests = [hashlib.sha256(key.encode()).digest() for key in keys]
         self._known = [(d, Credential(f"system_key:{d.hex()[:8]}", frozenset(Scope))) for d in digests]
 
-    def authenticate(self, authorization: str) -> Credential:
-        """The credential of `Bearer KEY`.  Raises Unauthenticated (KEY_INVALID), whatever is wrong with it."""
-        scheme, key = authorization[: len(_SCHEME)], authorization[len(_SCHEME) :]
+    def find(self, key: str) -> Credential | None:
+        """What the key stands for; None where it is none of these."""
         digest = hashlib.sha256(key.encode(errors="surrogateescape")).digest()
         found: Credential | None = None
         for known, credential in self._known:  # all of them, so that the time taken tells nothing
             if hmac.compare_digest(known, digest):
                 found = credential
-        if found is None or scheme.lower() != _SCHEME:
+        return found
+
+
+class Secrets(Protocol):
+    """Knows what secrets of API keys stand for."""
+
+    async def credential(self, secret: str) -> Credential | None:
+        """None where there is no such key.  Raises Unauthenticated (KEY_REVOKED, KEY_EXPIRED), Unavailable."""
+
+
+class Authentication:
+    """Lets callers in by the metadata `authorization`."""
+
+    def __init__(self, system_keys: SystemKeys, api_keys: Secrets) -> None:
+        self._system_keys = system_keys
+        self._api_keys = api_keys
+
+    async def authenticate(self, authorization: str) -> Credential:
+        """The credential of `Bearer KEY`.
+
+        Raises Unauthenticated (KEY_INVALID in the same words whatever is wrong, KEY_REVOKED, KEY_EXPIRED), Unavailable.
+        """
+        is_bearer = authorization[: len(_SCHEME)].lower() == _SCHEME
+        key = authorization[len(_SCHEME) :] if is_bearer else ""
+        found = self._system_keys.find(key)
+        if found is None and is_secret(key):
+            found = await self._api_keys.credential(key)
+        if found is None:
             raise Unauthenticated(
                 Reason.KEY_INVALID, "authorization: takes `Bearer KEY` with a key that this installation knows"
             )

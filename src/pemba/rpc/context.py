@@ -11,10 +11,11 @@ from urllib.parse import unquote_to_bytes
 
 from google.protobuf.message import Message
 
-from pemba.errors import invalid_field
+from pemba.errors import Forbidden, NotFound, Reason, invalid_field
 from pemba.model import (
     MAX_REQUEST_ID_CHARACTERS,
     Caller,
+    Credential,
     Scope,
     TenantId,
     UserId,
@@ -22,7 +23,6 @@ from pemba.model import (
     is_typeid,
     is_user_id,
 )
-from pemba.rpc.authentication import Credential
 from pemba.rpc.scopes import require_scope
 from pemba.service.mutation import MutationOptions
 
@@ -46,6 +46,7 @@ class Call:
     """The full name, as in `/pemba.v1.TenantService/GetTenant`."""
     deadline: float
     tenant_id: TenantId | None = None
+    """Of the metadata, else the one that the credential is confined to."""
     workspace_id: WorkspaceId | None = None
 
     def options(self, request: Message) -> MutationOptions:
@@ -137,15 +138,41 @@ class CallMetadata:
 
 
 def caller_of(credential: Credential, metadata: CallMetadata, request_id: str, peer: str) -> Caller:
-    """Who is calling, and for whom.  Raises Forbidden (SCOPE_MISSING) where the key may not act for a user."""
-    acting_user = metadata.acting_user()
-    if acting_user is not None:
-        require_scope(credential.scopes, Scope.ACT_AS)
+    """Who is calling, and for whom.  Raises Forbidden (SCOPE_MISSING) where the key may not act for that user."""
     return Caller(
         principal=credential.principal,
         scopes=credential.scopes,
-        acting_user=acting_user,
+        acting_user=_acting_user(credential, metadata.acting_user()),
         tenant_id=credential.tenant_id,
         request_id=request_id,
         peer=peer,
+        workspace_id=credential.workspace_id,
     )
+
+
+def _acting_user(credential: Credential, asked: UserId | None) -> UserId | None:
+    if credential.user_id is None:
+        if asked is not None:
+            require_scope(credential.scopes, Scope.ACT_AS)
+        return asked
+    if asked not in (None, credential.user_id):
+        raise Forbidden(Reason.SCOPE_MISSING, "a user's key acts for its user and nobody else", {"scope": Scope.ACT_AS})
+    return credential.user_id
+
+
+def confined_to(caller: Caller, named: TenantId | None) -> TenantId | None:
+    """The tenant that a call is about where its message names none: the metadata's, else the credential's.
+
+    Raises NotFound where the credential is confined to another one.
+    """
+    require_own_tenant(caller, named or "")
+    return named or caller.tenant_id
+
+
+def require_own_tenant(caller: Caller, named: str) -> None:
+    """Raises NotFound where the caller is confined to another tenant than the one named, whether there is one or not.
+
+    What is no tenant's id is refused by its field.
+    """
+    if caller.tenant_id is not None and is_typeid("ten", named) and named != caller.tenant_id:
+        raise NotFound(f"tenant {named}")

@@ -16,8 +16,16 @@ from google.protobuf.message_factory import GetMessageClass
 
 from pemba.errors import PembaError, invalid_field
 from pemba.model import WorkspaceId
-from pemba.rpc.authentication import SystemKeys
-from pemba.rpc.context import TENANT, WORKSPACE, Call, CallMetadata, caller_of
+from pemba.rpc.authentication import Authentication
+from pemba.rpc.context import (
+    TENANT,
+    WORKSPACE,
+    Call,
+    CallMetadata,
+    caller_of,
+    confined_to,
+    require_own_tenant,
+)
 from pemba.rpc.errors import public_error, to_status
 from pemba.rpc.scopes import SCOPES, require_scope
 from pemba.telemetry import RPC_SECONDS, Event
@@ -37,6 +45,9 @@ LONG_SECONDS = {
 """Methods that take as long as there is to do (a scan can go on for as long as SpiceDB keeps its revision), or as long
 as somebody watches."""
 
+RECHECK_SECONDS = 0.5
+"""A stream goes on for no longer without another look at its caller's key."""
+
 _CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 
 log = structlog.get_logger()
@@ -46,7 +57,7 @@ log = structlog.get_logger()
 class Gate:
     """What every call passes before its message is read."""
 
-    authenticator: SystemKeys
+    authentication: Authentication
     readiness: Readiness
     default_deadline_seconds: float
 
@@ -96,22 +107,25 @@ class _Method:
     async def _answer(
         self, body: bytes, metadata: CallMetadata, request_id: str, started: float, context: Context
     ) -> bytes | None:
-        credential = self._gate.authenticator.authenticate(metadata.authorization())
-        require_scope(credential.scopes, self._scope)
-        self._gate.readiness()
-        call = Call(
-            caller=caller_of(credential, metadata, request_id, context.peer()),
-            method=self._name,
-            deadline=started + self._seconds_left(context),
-            tenant_id=metadata.tenant_id(),
-            workspace_id=metadata.workspace_id(),
-        )
-        request = self._parse(body)
-        self._confine(request, call)
-        async with asyncio.timeout_at(call.deadline):
-            return await self._respond(request, call, context)
+        deadline = started + self._seconds_left(context)
+        async with asyncio.timeout_at(deadline):
+            authorization = metadata.authorization()
+            credential = await self._gate.authentication.authenticate(authorization)
+            require_scope(credential.scopes, self._scope)
+            self._gate.readiness()
+            caller = caller_of(credential, metadata, request_id, context.peer())
+            call = Call(
+                caller=caller,
+                method=self._name,
+                deadline=deadline,
+                tenant_id=confined_to(caller, metadata.tenant_id()),
+                workspace_id=metadata.workspace_id(),
+            )
+            request = self._parse(body)
+            self._confine(request, call)
+            return await self._respond(request, call, context, authorization)
 
-    async def _respond(self, request: Any, call: Call, context: Context) -> bytes | None:
+    async def _respond(self, request: Any, call: Call, context: Context, authorization: str) -> bytes | None:
         raise NotImplementedError
 
     def _seconds_left(self, context: Context) -> float:
@@ -127,6 +141,7 @@ class _Method:
     def _confine(self, request: Any, call: Call) -> None:
         """Fill in the tenant that the metadata names, and refuse a message that names another one."""
         if self._names_tenant and call.tenant_id is not None:
+            require_own_tenant(call.caller, request.tenant_id)
             if self._fills_tenant and not request.tenant_id:
                 request.tenant_id = call.tenant_id
             _require_same("tenant_id", request.tenant_id, call.tenant_id, TENANT)
@@ -149,7 +164,7 @@ class UnaryMethod(_Method):
 
     _handle: Handler
 
-    async def _respond(self, request: Any, call: Call, context: Context) -> bytes:
+    async def _respond(self, request: Any, call: Call, context: Context, authorization: str) -> bytes:
         return (await self._handle(request, call)).SerializeToString()
 
 
@@ -158,9 +173,15 @@ class StreamMethod(_Method):
 
     _handle: StreamHandler
 
-    async def _respond(self, request: Any, call: Call, context: Context) -> None:
+    async def _respond(self, request: Any, call: Call, context: Context, authorization: str) -> None:
+        """Who is not let in any more is told nothing more: streams outlive revocations."""
+        loop = asyncio.get_running_loop()
+        looked = loop.time()
         async with aclosing(self._handle(request, call)) as messages:
             async for message in messages:
+                if loop.time() - looked > RECHECK_SECONDS:
+                    await self._gate.authentication.authenticate(authorization)
+                    looked = loop.time()
                 await context.write(message.SerializeToString())
 
 

@@ -9,9 +9,9 @@ from google.protobuf.json_format import MessageToDict
 from google.protobuf.struct_pb2 import Struct
 
 from pemba.authorizer import Answer, Authorizer, Consistency, Decision, Part, Question, ResourcesWanted, SubjectsWanted
-from pemba.errors import InvalidRequest, PembaError, invalid_field
+from pemba.errors import PembaError, invalid_field
 from pemba.model import PERMISSIONS, TenantId
-from pemba.rpc.context import TENANT, Call
+from pemba.rpc.context import TENANT, Call, require_own_tenant
 from pemba.rpc.errors import to_status
 from pemba.rpc.records import REASONS
 from pemba.rpc.validation import Fields
@@ -66,7 +66,7 @@ class Permissions:
         if not 0 < len(request.items) <= MAX_ITEMS:
             raise invalid_field("items", f"takes 1 to {MAX_ITEMS}")
         read = [_read_item(item, request.tenant_id, call) for item in request.items]
-        questions = [item for item in read if not isinstance(item, InvalidRequest)]
+        questions = [item for item in read if not isinstance(item, PembaError)]
         token = ""
         answers: tuple[Answer | PembaError, ...] = ()
         if questions:
@@ -75,7 +75,7 @@ class Permissions:
             )
             answers, token = batch.results, batch.token
         answered = iter(answers)
-        results = [item if isinstance(item, InvalidRequest) else next(answered) for item in read]
+        results = [item if isinstance(item, PembaError) else next(answered) for item in read]
         return BatchCheckResponse(
             results=[_result(result, call.caller.request_id, with_token=not token) for result in results], token=token
         )
@@ -151,12 +151,13 @@ def _read(item: CheckRequest | BatchCheckItem, tenant_id: str) -> tuple[TenantId
     return tenant, Question(resource, permission, subject, context)
 
 
-def _read_item(item: BatchCheckItem, tenant_id: str, call: Call) -> tuple[TenantId, Question] | InvalidRequest:
+def _read_item(item: BatchCheckItem, tenant_id: str, call: Call) -> tuple[TenantId, Question] | PembaError:
     try:
+        require_own_tenant(call.caller, item.tenant_id)
         if item.tenant_id and call.tenant_id not in (None, item.tenant_id):
             raise invalid_field("tenant_id", f"contradicts the metadata {TENANT}")
         return _read(item, item.tenant_id or tenant_id)
-    except InvalidRequest as error:
+    except PembaError as error:
         return error
 
 

@@ -8,6 +8,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from pemba.errors import Reason
 from pemba.model import (
+    ApiKey,
     Group,
     GroupMember,
     Membership,
@@ -23,7 +24,16 @@ from pemba.model import (
     WorkspaceKind,
 )
 from pemba.service.effective_members import EffectiveMember
-from pemba.v1 import groups_pb2, memberships_pb2, shares_pb2, tenants_pb2, types_pb2, users_pb2, workspaces_pb2
+from pemba.v1 import (
+    api_keys_pb2,
+    groups_pb2,
+    memberships_pb2,
+    shares_pb2,
+    tenants_pb2,
+    types_pb2,
+    users_pb2,
+    workspaces_pb2,
+)
 from pemba.v1.errors_pb2 import ErrorReason
 
 _STATUSES = {
@@ -172,6 +182,26 @@ def group_member(record: GroupMember) -> groups_pb2.GroupMember:
 
 def subject(ref: SubjectRef) -> types_pb2.SubjectRef:
     return types_pb2.SubjectRef(type=ref.type, id=ref.id, relation=ref.relation)
+
+
+def api_key(record: ApiKey) -> api_keys_pb2.ApiKey:
+    message = api_keys_pb2.ApiKey(
+        id=record.id,
+        tenant_id=record.tenant_id or "",
+        user_id=record.user_id or "",
+        workspace_id=record.workspace_id or "",
+        name=record.name,
+        prefix=record.prefix,
+        scopes=record.scopes,
+        created_by=record.created_by or "",
+        create_time=timestamp(record.create_time),
+        update_time=timestamp(record.update_time),
+        etag=record.etag,
+    )
+    for field in ("expire_time", "revoke_time", "previous_secret_expire_time", "last_used_time"):
+        if (time := getattr(record, field)) is not None:
+            getattr(message, field).CopyFrom(timestamp(time))
+    return message
 
 
 def timestamp(time: datetime) -> Timestamp:

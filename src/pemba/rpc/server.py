@@ -12,7 +12,8 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from pemba.authorizer import Authorizer
-from pemba.rpc.authentication import SystemKeys
+from pemba.rpc.api_keys import ApiKeys
+from pemba.rpc.authentication import Authentication
 from pemba.rpc.groups import Groups
 from pemba.rpc.memberships import Memberships
 from pemba.rpc.method import Gate, Readiness, method_handler
@@ -22,6 +23,7 @@ from pemba.rpc.shares import Shares
 from pemba.rpc.tenants import Tenants
 from pemba.rpc.users import Users
 from pemba.rpc.workspaces import Workspaces
+from pemba.service.api_keys import ApiKeyService
 from pemba.service.groups import GroupService
 from pemba.service.memberships import MembershipService
 from pemba.service.operations import OperationsService
@@ -30,6 +32,7 @@ from pemba.service.tenants import TenantService
 from pemba.service.users import UserService
 from pemba.service.workspaces import WorkspaceService
 from pemba.v1 import (
+    api_keys_pb2,
     groups_pb2,
     memberships_pb2,
     operations_pb2,
@@ -48,6 +51,7 @@ SERVICES: tuple[ServiceDescriptor, ...] = (
     groups_pb2.DESCRIPTOR.services_by_name["GroupService"],
     shares_pb2.DESCRIPTOR.services_by_name["ShareService"],
     users_pb2.DESCRIPTOR.services_by_name["UserService"],
+    api_keys_pb2.DESCRIPTOR.services_by_name["ApiKeyService"],
     operations_pb2.DESCRIPTOR.services_by_name["OperationsService"],
 )
 
@@ -63,6 +67,7 @@ class Services:
     groups: GroupService
     shares: ShareService
     users: UserService
+    api_keys: ApiKeyService
     operations: OperationsService
 
 
@@ -121,7 +126,7 @@ class RpcServer:
 def build_server(
     listen: str,
     services: Services,
-    authenticator: SystemKeys,
+    authentication: Authentication,
     readiness: Readiness,
     limits: Limits,
     *,
@@ -132,7 +137,7 @@ def build_server(
     Raises OSError where the address cannot be bound.
     """
     server = grpc.aio.server(options=limits.channel_options(), maximum_concurrent_rpcs=limits.max_concurrent_rpcs)
-    gate = Gate(authenticator, readiness, limits.default_deadline_seconds)
+    gate = Gate(authentication, readiness, limits.default_deadline_seconds)
     parts = (
         Permissions(services.authorizer),
         Tenants(services.tenants),
@@ -141,6 +146,7 @@ def build_server(
         Groups(services.groups),
         Shares(services.shares),
         Users(services.users),
+        ApiKeys(services.api_keys),
         Operations(services.operations),
     )
     for service, part in zip(SERVICES, parts, strict=True):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Self
 
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from pemba.errors import FieldViolation, InvalidRequest, Reason
@@ -20,9 +21,11 @@ from pemba.model import (
     SLUG_RULE,
     TENANT_ROLES,
     WORKSPACE_ROLES,
+    ApiKeyId,
     GroupId,
     ObjectRef,
     Role,
+    Scope,
     ShareId,
     SubjectRef,
     TenantId,
@@ -120,6 +123,30 @@ class Fields:
         if not is_typeid("grp", value):
             self.wrong(field, "takes a group id, `grp_...`" if value else "is required: a group id, `grp_...`")
         return GroupId(value)
+
+    def api_key_id(self, field: str, value: str) -> ApiKeyId:
+        if not is_typeid("key", value):
+            self.wrong(
+                field, "takes an API key's id, `key_...`" if value else "is required: an API key's id, `key_...`"
+            )
+        return ApiKeyId(value)
+
+    def scopes(self, field: str, values: Sequence[str]) -> frozenset[Scope]:
+        """At least one, each once."""
+        unknown = next((value for value in values if value not in set(Scope)), None)
+        if unknown is not None:
+            self.wrong(field, _unknown("scope", unknown, tuple(Scope)))
+            return frozenset()
+        if not values or len(set(values)) < len(values):
+            self.wrong(field, f"takes at least one of {', '.join(Scope)}, each once")
+        return frozenset(map(Scope, values))
+
+    def span(self, field: str, value: Duration, longest: timedelta) -> timedelta:
+        """From nothing to `longest`, in whole days."""
+        if not 0 <= value.seconds * 10**9 + value.nanos <= longest.days * 24 * 3600 * 10**9:
+            self.wrong(field, f"takes 0 to {longest.days} days")
+            return timedelta(0)
+        return value.ToTimedelta()
 
     def external_id(self, field: str, value: str) -> str:
         """What another system calls something; empty for nothing."""
@@ -251,24 +278,21 @@ class Fields:
         return self.subject(field, ref)
 
     def holder(self, field: str, ref: types_pb2.SubjectRef) -> SubjectRef:
-        """Whoever can have a role or be in a group: a user, or a group, which stands for its members by itself too."""
-        if ref.type == "api_key":
-            self.wrong(f"{field}.type", "takes `user` or `group`; roles of an api_key are not available yet")
-            return SubjectRef(ref.type, ref.id, ref.relation)
+        """Whoever can have a role or be in a group; a group stands for its members by itself too."""
         if ref.type == "group" and not ref.relation:
             ref = types_pb2.SubjectRef(type=ref.type, id=ref.id, relation="member")
         return self.subject(field, ref)
 
     def member(self, field: str, ref: types_pb2.SubjectRef, *, manager: bool) -> SubjectRef:
         """Whoever can be in a group; a manager is a user."""
-        if manager and ref.type == "group":
-            self.wrong(field.removesuffix("subject") + "manager", "takes false for a group: users manage groups")
+        if manager and ref.type in ("group", "api_key"):
+            self.wrong(field.removesuffix("subject") + "manager", f"takes false for a {ref.type}: users manage groups")
         return self.holder(field, ref)
 
     def role(self, field: str, object_type: str, value: int, subject_type: str = "user") -> Role:
         """A role that objects of this type have, and subjects of that type can have: only users are owners."""
         allowed = OBJECT_ROLES.get(object_type, WORKSPACE_ROLES)
-        if subject_type == "group":
+        if subject_type in ("group", "api_key"):
             allowed = tuple(role for role in allowed if role is not Role.OWNER)
         role = ROLES.get(value)
         if role is None or role not in allowed:

@@ -10,6 +10,7 @@ from pemba import projection
 from pemba.errors import PreconditionFailed, Reason
 from pemba.model import (
     MAX_GROUP_DEPTH,
+    ApiKeyId,
     Caller,
     Group,
     GroupId,
@@ -21,7 +22,7 @@ from pemba.model import (
     User,
     UserId,
 )
-from pemba.service import guards, rights
+from pemba.service import guards, key_roles, rights
 from pemba.service.role_change import HELD
 from pemba.storage import group_members, groups, memberships, users
 from pemba.storage.database import TenantTransaction
@@ -56,6 +57,9 @@ class GroupChange:
         if not changing:
             return dict(present)
         await self._require_place([GroupId(s.id) for s in changing if s.type == "group"])
+        for subject in changing:
+            if subject.type == "api_key":
+                await key_roles.require_may_hold(self._tx, self._caller, ApiKeyId(subject.id))
         found = await users.ensure_locked(self._tx, [UserId(s.id) for s in changing if s.type == "user"])
         for user in found.values():
             guards.require_may_hold(user)

@@ -67,6 +67,8 @@ class Draft(Generic[T]):
     before: object = None
     after: object = None
     status_of: ObjectRef | None = None
+    announced: Sequence[ObjectRef] = ()
+    """What servers are to forget, and no check can see: API keys that ended, or have another secret."""
     added: Sequence[UserId] = ()
     """Who got a role, and may have had none in the tenant before."""
 
@@ -149,9 +151,9 @@ class Mutations:
             rows = outbox.split(draft.operations)
             last = await self._append(tx, caller, options, seq, rows, draft)
             positions = {tenant_id: last} if draft.operations or draft.status_of else {}
-            if draft.status_of is not None:
-                trace = {"request_id": caller.request_id}
-                positions[GLOBAL_STREAM] = await statuses.announce(tx, draft.status_of, trace)
+            if about := [*draft.announced, *([draft.status_of] if draft.status_of else [])]:
+                told = await statuses.announce_all(tx, about, {"request_id": caller.request_id})
+                positions |= {GLOBAL_STREAM: told} if draft.status_of else {}
             token = self.signer.token(positions) if positions else ""
             if options.request_id:
                 response = answer.dump_python(draft.record, mode="json")
@@ -160,7 +162,7 @@ class Mutations:
                 tx.discard()
                 return Changed(draft.record, "")
         self.wakeup.notify(tenant_id)
-        if draft.status_of is not None:
+        if draft.status_of is not None or draft.announced:
             await self.status_changed()
         return Changed(draft.record, token)
 

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 from pemba import projection
 from pemba.errors import NotFound, PreconditionFailed, Reason, invalid_field
 from pemba.model import (
+    ApiKeyId,
     Caller,
     GroupId,
     GroupMember,
@@ -26,7 +27,7 @@ from pemba.model import (
     Workspace,
     WorkspaceId,
 )
-from pemba.service import guards, rights
+from pemba.service import guards, key_roles, rights
 from pemba.service.mutation import Draft, MutationOptions, require_etag
 from pemba.service.rights import Action, usable
 from pemba.storage import group_members, groups, memberships, users, workspaces
@@ -42,7 +43,7 @@ HELD: TypeAdapter[tuple[Membership | GroupMember, ...]] = TypeAdapter(tuple[Memb
 
 @dataclass(frozen=True, slots=True)
 class RoleAssignment:
-    """One role to give: `object` is the tenant or a workspace of it, `subject` a user or a group of it."""
+    """One role to give: `object` is the tenant or a workspace of it, `subject` a user, a group or an API key."""
 
     object: ObjectRef
     subject: SubjectRef
@@ -111,6 +112,8 @@ class RoleChange:
             return before, before
         if subject.type == "user":
             guards.require_may_hold(self._users[UserId(subject.id)])
+        elif subject.type == "api_key":
+            await key_roles.require_may_hold(self._tx, self._caller, ApiKeyId(subject.id))
         elif before is None:
             await rights.visible_groups(self._tx, self._caller, [GroupId(subject.id)])
         if before is not None:
@@ -123,7 +126,7 @@ class RoleChange:
         return before, after
 
     async def remove_all(self, going: Sequence[Membership], transfer_to: UserId | None) -> None:
-        """Remove these memberships of one user, or one of a group, with the guards of each."""
+        """Remove these memberships of one user, or one of a group or a key, with the guards of each."""
         if transfer_to is not None and any(m.subject == SubjectRef("user", transfer_to) for m in going):
             raise invalid_field("transfer_to", "takes another user than the one who is removed")
         # A few statements, however many the roles: they are made under the tenant's head.

@@ -18,7 +18,7 @@ from pemba.model import Caller, GroupMember, Seq, TenantId, Tuple, User, UserId,
 from pemba.service import guards
 from pemba.service.global_mutation import GlobalDraft
 from pemba.service.mutation import MutationOptions, require_etag
-from pemba.storage import journal, outbox, user_holdings, user_jobs, user_roles, users
+from pemba.storage import api_keys, journal, outbox, user_holdings, user_jobs, user_roles, users
 from pemba.storage.database import SystemTransaction
 from pemba.storage.journal import AuditEntry
 from pemba.storage.user_holdings import Holding
@@ -55,6 +55,7 @@ async def deactivate(
     if before.status is UserStatus.DEACTIVATED:
         return _unchanged(before)
     await _require_not_held_alone(tx, user_id, with_owned=True)
+    await api_keys.revoke_of_user(tx, user_id)  # the row of `~` about the user tells servers of it
     return await _take_away(tx, caller, before, UserStatus.DEACTIVATED, Goal.REMOVE)
 
 

@@ -93,6 +93,7 @@ class UserService:
         """Raises NotFound, also for whom the caller may not see."""
         async with self._database.begin(TenantScope(GLOBAL_STREAM)) as tx:
             head = await outbox.head(tx, GLOBAL_STREAM)
+            _require_knows(caller, user_id)
             user = await _visible(tx, caller, user_id)
         return Found(user, self._signer.token({GLOBAL_STREAM: head}))
 
@@ -133,6 +134,7 @@ class UserService:
         """
 
         async def body(tx: SystemTransaction) -> GlobalDraft[User]:
+            _require_knows(caller, user_id)
             await _visible(tx, caller, user_id)
             before = await users.lock(tx, user_id)
             assert before is not None  # users are never deleted
@@ -188,6 +190,7 @@ class UserService:
 
         Raises PreconditionFailed (USER_SUSPENDED, USER_DEACTIVATED).
         """
+        _require_knows(caller, user_id)
         async with self._database.begin(TenantScope(GLOBAL_STREAM)) as tx:
             _require_active(await _visible(tx, caller, user_id))
             await users.record_login(tx, user_id)
@@ -228,8 +231,14 @@ class UserService:
 
 
 def _require_sees(caller: Caller, user_id: UserId) -> None:
-    """Raises NotFound unless it is a system key, or the user themselves."""
-    if not caller.is_system and caller.acting_user != user_id:
+    """Raises NotFound unless it is a system key, or the user themselves, by no key that is confined to a workspace."""
+    if not caller.is_system and (caller.acting_user != user_id or caller.workspace_id is not None):
+        raise NotFound(f"user {user_id}")
+
+
+def _require_knows(caller: Caller, user_id: UserId) -> None:
+    """Raises NotFound for a tenant's key, whomever it acts for: the record of a user is no tenant's."""
+    if caller.tenant_id is not None:
         raise NotFound(f"user {user_id}")
 
 

@@ -50,7 +50,7 @@ async def require_may_list(
     """
     if search.user not in (None, caller.acting_user):
         await require_on_workspace(tx, caller, parent, Action.ASK_ABOUT_OTHERS, named)
-    elif search.user is not None and anywhere:
+    elif search.user is not None and anywhere and caller.workspace_id is None:
         await require_belongs(tx, caller)
     else:
         await require_on_workspace(tx, caller, parent, Action.SEE, named)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import astuple
+from dataclasses import astuple, replace
 
 from pemba import projection
 from pemba.errors import NotFound, PreconditionFailed, Reason, invalid_field
 from pemba.model import (
     Caller,
+    ObjectRef,
     Seq,
     TenantId,
     TenantScope,
@@ -15,7 +16,7 @@ from pemba.model import (
     Workspace,
     WorkspaceId,
 )
-from pemba.service import archive
+from pemba.service import archive, key_roles
 from pemba.service.archive import WORKSPACE, workspace_draft
 from pemba.service.guards import require_not_root
 from pemba.service.mutation import Draft, MutationOptions, Mutations, require_etag
@@ -58,6 +59,8 @@ class WorkspaceService:
 
         async def body(tx: TenantTransaction, seq: Seq) -> Draft[Workspace]:
             parent = await usable(tx, caller, parent_id, Action.CREATE_CHILD, what="parent workspace")
+            if owner is not None and caller.acting_user is None:
+                await require_on_workspace(tx, caller, parent, Action.MAKE_OWNERS)
             return await create_below(
                 tx, caller, seq, parent, slug, name, creator=caller.acting_user, owner=caller.acting_user or owner
             )
@@ -211,7 +214,7 @@ class WorkspaceService:
     async def delete_workspace(
         self, caller: Caller, tenant_id: TenantId, workspace_id: WorkspaceId, *, options: MutationOptions
     ) -> Changed[Workspace]:
-        """Delete a workspace without children, every role on it and every share of it or with it.  As it was.
+        """Delete a workspace without children, every role on it, share of it or with it, and its keys.  As it was.
 
         Raises PreconditionFailed (ROOTWORKSPACE, HAS_CHILDREN).
         """
@@ -225,8 +228,10 @@ class WorkspaceService:
             old = await archive.tuples_of(tx, [before], whatever_the_users=True)
             await memberships.delete_of_workspace(tx, workspace_id)
             await shares.delete_of_workspace(tx, workspace_id)
+            withdrawn, keys = await key_roles.delete_of_workspace(tx, workspace_id, seq)
             await workspaces.delete(tx, workspace_id)
-            return workspace_draft(before, before, old, ())
+            draft = workspace_draft(before, before, {*old, *withdrawn}, ())
+            return replace(draft, announced=[ObjectRef("api_key", key) for key in keys])
 
         return await self._mutations.run(caller, tenant_id, options, WORKSPACE, body)
 

@@ -1,4 +1,4 @@
-"""Who is in groups: users and other groups, as records; what follows from it is in `authority`."""
+"""Who is in groups: users, other groups and API keys, as records; what follows from it is in `authority`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from asyncpg import Record
 
-from pemba.model import MAX_GROUP_DEPTH, GroupId, GroupMember, SubjectRef, UserId
+from pemba.model import MAX_GROUP_DEPTH, ApiKeyId, GroupId, GroupMember, SubjectRef, UserId
 from pemba.storage.database import TenantTransaction
 from pemba.storage.memberships import subject_of
 from pemba.storage.statement import Statement
@@ -39,7 +39,7 @@ _OF_SUBJECT = {
         f"SELECT {_COLUMNS} FROM group_members WHERE tenant_id = :tenant_id AND {column} = :id"
         " ORDER BY group_id LIMIT :limit"
     )
-    for type_, column in (("user", "user_id"), ("group", "member_group_id"))
+    for type_, column in (("user", "user_id"), ("group", "member_group_id"), ("api_key", "api_key_id"))
 }
 _DELETE = Statement(
     """
@@ -49,6 +49,7 @@ _DELETE = Statement(
     """
 )
 _DELETE_OF_USER = Statement("DELETE FROM group_members WHERE tenant_id = :tenant_id AND user_id = :user_id")
+_DELETE_OF_KEY = Statement("DELETE FROM group_members WHERE tenant_id = :tenant_id AND api_key_id = :id")
 _DELETE_OF_GROUP = Statement(
     "DELETE FROM group_members WHERE tenant_id = :tenant_id AND (group_id = :group_id OR member_group_id = :group_id)"
 )
@@ -112,7 +113,7 @@ async def list_after(tx: TenantTransaction, group_id: GroupId, after: tuple[str,
 
 
 async def of_subject(tx: TenantTransaction, subject: SubjectRef, limit: int) -> list[GroupMember]:
-    """Every group of the tenant that a user or a group is a direct member of, at most `limit`."""
+    """Every group of the tenant that the subject is a direct member of, at most `limit`."""
     records = await _OF_SUBJECT[subject.type].rows(tx, tenant_id=tx.tenant_id, id=subject.id, limit=limit)
     return [from_record(record) for record in records]
 
@@ -130,6 +131,11 @@ async def delete(tx: TenantTransaction, group_id: GroupId, subjects: Collection[
 async def delete_of_user(tx: TenantTransaction, user_id: UserId) -> None:
     """Out of every group of the tenant."""
     await _DELETE_OF_USER.run(tx, tenant_id=tx.tenant_id, user_id=user_id)
+
+
+async def delete_of_key(tx: TenantTransaction, id_: ApiKeyId) -> None:
+    """Out of every group."""
+    await _DELETE_OF_KEY.run(tx, tenant_id=tx.tenant_id, id=id_)
 
 
 async def delete_of_group(tx: TenantTransaction, group_id: GroupId) -> None:

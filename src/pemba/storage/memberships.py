@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from asyncpg import Record
 
-from pemba.model import GroupId, Membership, Role, Seq, SubjectRef, TenantId, UserId, WorkspaceId
+from pemba.model import ApiKeyId, GroupId, Membership, Role, Seq, SubjectRef, TenantId, UserId, WorkspaceId
 from pemba.storage.database import SystemTransaction, TenantTransaction
 from pemba.storage.statement import Statement
 
@@ -42,13 +42,16 @@ _OF_WORKSPACES = Statement(
     ORDER BY m.workspace_id, m.subject_type, m.subject_id LIMIT :limit
     """
 )
-_OF_GROUP = Statement(
-    f"""
-    SELECT {COLUMNS_OF_M}, w.archive_time IS NOT NULL AS archived
-    FROM memberships m LEFT JOIN workspaces w ON w.tenant_id = m.tenant_id AND w.id = m.workspace_id
-    WHERE m.tenant_id = :tenant_id AND m.group_id = :group_id ORDER BY m.workspace_id NULLS FIRST LIMIT :limit
-    """
-)
+_OF_HOLDER = {
+    column: Statement(
+        f"""
+        SELECT {COLUMNS_OF_M}, w.archive_time IS NOT NULL AS archived
+        FROM memberships m LEFT JOIN workspaces w ON w.tenant_id = m.tenant_id AND w.id = m.workspace_id
+        WHERE m.tenant_id = :tenant_id AND m.{column} = :id ORDER BY m.workspace_id NULLS FIRST LIMIT :limit
+        """
+    )
+    for column in ("group_id", "api_key_id")
+}
 _OF_USER = Statement(
     f"SELECT {_COLUMNS} FROM memberships WHERE tenant_id = :tenant_id AND user_id = :user_id"
     " ORDER BY workspace_id NULLS FIRST LIMIT :limit"
@@ -60,6 +63,7 @@ _DELETE = Statement(
 )
 _DELETE_OF_USER = Statement("DELETE FROM memberships WHERE tenant_id = :tenant_id AND user_id = :user_id")
 _DELETE_OF_GROUP = Statement("DELETE FROM memberships WHERE tenant_id = :tenant_id AND group_id = :group_id")
+_DELETE_OF_KEY = Statement("DELETE FROM memberships WHERE tenant_id = :tenant_id AND api_key_id = :id")
 _DELETE_OF_WORKSPACE = Statement(
     "DELETE FROM memberships WHERE tenant_id = :tenant_id AND workspace_id = :workspace_id"
 )
@@ -160,7 +164,13 @@ async def of_user(tx: TenantTransaction, user_id: UserId, limit: int) -> list[Me
 
 async def of_group(tx: TenantTransaction, group_id: GroupId, limit: int) -> list[tuple[Membership, bool]]:
     """(membership, whether what it is on is archived) of each role of the group, at most `limit`."""
-    records = await _OF_GROUP.rows(tx, tenant_id=tx.tenant_id, group_id=group_id, limit=limit)
+    records = await _OF_HOLDER["group_id"].rows(tx, tenant_id=tx.tenant_id, id=group_id, limit=limit)
+    return [(from_record(r), r["archived"]) for r in records]
+
+
+async def of_key(tx: TenantTransaction, id_: ApiKeyId, limit: int) -> list[tuple[Membership, bool]]:
+    """As `of_group`, of an API key."""
+    records = await _OF_HOLDER["api_key_id"].rows(tx, tenant_id=tx.tenant_id, id=id_, limit=limit)
     return [(from_record(r), r["archived"]) for r in records]
 
 
@@ -182,6 +192,11 @@ async def delete_of_user(tx: TenantTransaction, user_id: UserId) -> None:
 async def delete_of_group(tx: TenantTransaction, group_id: GroupId) -> None:
     """Every role of the group."""
     await _DELETE_OF_GROUP.run(tx, tenant_id=tx.tenant_id, group_id=group_id)
+
+
+async def delete_of_key(tx: TenantTransaction, id_: ApiKeyId) -> None:
+    """Every role of the API key."""
+    await _DELETE_OF_KEY.run(tx, tenant_id=tx.tenant_id, id=id_)
 
 
 async def delete_of_workspace(tx: TenantTransaction, workspace_id: WorkspaceId) -> None:

@@ -1,13 +1,14 @@
 """The stream `~`: whose status changed, in commit order, so that servers know it without asking for each check.
 
-Its rows hold no operations; `about` names a user or a tenant.  Other changes of a user's record are rows of it too
-(journal.append_global), and say nothing new of a status.  Every server follows the head of it, whether any relay
-runs or not: a suspension denies although nothing of it is delivered.
+Its rows hold no operations; `about` names a user, a tenant, or an API key that ended or got another secret.  Other
+changes of a user's record, and of keys of no tenant, are rows of it too (journal.append_global); they say nothing new
+of a status.  Every server follows the head of it, whether any relay runs or not: a suspension denies although nothing
+of it is delivered.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from pemba.model import GLOBAL_STREAM, ObjectRef, Seq, UserId
 from pemba.storage.database import TenantTransaction, Transaction
@@ -38,16 +39,21 @@ _INACTIVE_AMONG = Statement("SELECT id FROM users WHERE id = ANY (CAST(:ids AS t
 
 
 async def announce(tx: Transaction, about: ObjectRef, trace: Mapping[str, str]) -> Seq:
-    """A row of the stream about this user or tenant; its number.
+    """As `announce_all`, of one."""
+    return await announce_all(tx, [about], trace)
+
+
+async def announce_all(tx: Transaction, about: Sequence[ObjectRef], trace: Mapping[str, str]) -> Seq:
+    """A row of the stream about each of these, at least one; the last one's number.
 
     Every change of a status takes the head of this stream, and holds it to the end of the transaction: ask late.
     """
-    if not isinstance(tx, TenantTransaction):
-        return await _append(tx, about, trace)
-    await _TURN_TO.one(tx, stream=GLOBAL_STREAM)
-    seq = await _append(tx, about, trace)
-    await _TURN_TO.one(tx, stream=tx.tenant_id)
-    return seq
+    if isinstance(tx, TenantTransaction):
+        await _TURN_TO.one(tx, stream=GLOBAL_STREAM)
+    seqs = [await _append(tx, each, trace) for each in about]
+    if isinstance(tx, TenantTransaction):
+        await _TURN_TO.one(tx, stream=tx.tenant_id)
+    return seqs[-1]
 
 
 async def changed(tx: Transaction, after: Seq, until: Seq) -> set[ObjectRef] | None:

@@ -199,12 +199,16 @@ group_members = sa.Table(
     sa.Column("manager", sa.Boolean, nullable=False, server_default=sa.text("false")),
     sa.Column("added_by", sa.Text),
     _time("join_time"),
+    sa.Column(
+        "api_key_id", sa.Text, sa.Computed("CASE WHEN subject_type = 'api_key' THEN subject_id END", persisted=True)
+    ),
     sa.PrimaryKeyConstraint("tenant_id", "group_id", "subject_type", "subject_id"),
     sa.ForeignKeyConstraint(["tenant_id", "group_id"], ["groups.tenant_id", "groups.id"], ondelete="RESTRICT"),
     sa.ForeignKeyConstraint(["tenant_id", "member_group_id"], ["groups.tenant_id", "groups.id"], ondelete="RESTRICT"),
     sa.ForeignKeyConstraint(["user_id"], ["users.id"], ondelete="RESTRICT"),
     sa.ForeignKeyConstraint(["added_by"], ["users.id"], ondelete="RESTRICT"),
-    _one_of("subject_type", "subject_type", "user", "group"),
+    sa.ForeignKeyConstraint(["tenant_id", "api_key_id"], ["api_keys.tenant_id", "api_keys.id"], ondelete="RESTRICT"),
+    _one_of("subject_type", "subject_type", "user", "group", "api_key"),
     sa.CheckConstraint("NOT manager OR subject_type = 'user'", name="manager"),
     sa.CheckConstraint("subject_type <> 'group' OR subject_id <> group_id", name="own_member"),
 )
@@ -214,6 +218,13 @@ sa.Index(
     group_members.c.tenant_id,
     group_members.c.member_group_id,
     postgresql_where=sa.text("member_group_id IS NOT NULL"),
+)
+
+sa.Index(
+    "group_members_of_key_idx",
+    group_members.c.tenant_id,
+    group_members.c.api_key_id,
+    postgresql_where=sa.text("api_key_id IS NOT NULL"),
 )
 
 memberships = sa.Table(
@@ -230,6 +241,9 @@ memberships = sa.Table(
     _time("join_time"),
     _time("update_time"),
     sa.Column("group_id", sa.Text, sa.Computed("CASE WHEN subject_type = 'group' THEN subject_id END", persisted=True)),
+    sa.Column(
+        "api_key_id", sa.Text, sa.Computed("CASE WHEN subject_type = 'api_key' THEN subject_id END", persisted=True)
+    ),
     # NULLs are one value here: a second role of the same subject on the tenant itself cannot be stored either.
     sa.UniqueConstraint(
         "tenant_id",
@@ -246,7 +260,8 @@ memberships = sa.Table(
     sa.ForeignKeyConstraint(["user_id"], ["users.id"], ondelete="RESTRICT"),
     sa.ForeignKeyConstraint(["invited_by"], ["users.id"], ondelete="RESTRICT"),
     sa.ForeignKeyConstraint(["tenant_id", "group_id"], ["groups.tenant_id", "groups.id"], ondelete="RESTRICT"),
-    _one_of("subject_type", "subject_type", "user", "group"),
+    sa.ForeignKeyConstraint(["tenant_id", "api_key_id"], ["api_keys.tenant_id", "api_keys.id"], ondelete="RESTRICT"),
+    _one_of("subject_type", "subject_type", "user", "group", "api_key"),
     _one_of("role", "role", "viewer", "member", "admin", "owner"),
     sa.CheckConstraint("workspace_id IS NOT NULL OR role IN ('member', 'admin')", name="tenant_role"),
     sa.CheckConstraint("role <> 'owner' OR subject_type = 'user'", name="owner_is_user"),
@@ -257,6 +272,12 @@ sa.Index(
     memberships.c.tenant_id,
     memberships.c.group_id,
     postgresql_where=sa.text("group_id IS NOT NULL"),
+)
+sa.Index(
+    "memberships_api_key_id_idx",
+    memberships.c.tenant_id,
+    memberships.c.api_key_id,
+    postgresql_where=sa.text("api_key_id IS NOT NULL"),
 )
 # Roles on tenants themselves, in order: the unique key has workspace_id in between.
 sa.Index(
@@ -520,3 +541,5 @@ schema_version = sa.Table(
     sa.CheckConstraint("(state = 'failed') = (why IS NOT NULL)", name="failed"),
     sa.CheckConstraint("(state = 'pending') = (finish_time IS NULL)", name="pending"),
 )
+
+from pemba.storage import key_tables as key_tables  # noqa: E402 - one import knows every table

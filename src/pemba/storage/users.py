@@ -55,6 +55,12 @@ async def ensure_locked(tx: Transaction, ids: Sequence[UserId]) -> dict[UserId, 
     return {UserId(r["id"]): from_record(r) for r in records}
 
 
+async def lock_shared(tx: Transaction, user_id: UserId) -> User | None:
+    """The record, locked against changes of its status to the end of the transaction."""
+    records = await _LOCK_SHARED.rows(tx, ids=[user_id])
+    return from_record(records[0]) if records else None
+
+
 async def lock(tx: SystemTransaction, user_id: UserId) -> User | None:
     """The record, locked against changes and against new roles to the end of the transaction."""
     record = await _LOCK.row(tx, id=user_id)

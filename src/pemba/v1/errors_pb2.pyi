@@ -132,6 +132,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_EXTERNAL_ID_TAKEN: _ErrorReason.ValueType  # 52
     """ALREADY_EXISTS: another group of the tenant has this external id."""
+    ERROR_REASON_API_KEY_ENDED: _ErrorReason.ValueType  # 60
+    """FAILED_PRECONDITION: the API key was revoked, or has expired; make another one."""
+    ERROR_REASON_ROTATION_UNDER_WAY: _ErrorReason.ValueType  # 61
+    """FAILED_PRECONDITION: the secret before the last rotation is still good, until metadata `until`; wait for that, or
+    rotate without an overlap, which ends it.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a request failed, or why a question was answered without being asked.
@@ -251,4 +257,10 @@ another role or expiry.
 """
 ERROR_REASON_EXTERNAL_ID_TAKEN: ErrorReason.ValueType  # 52
 """ALREADY_EXISTS: another group of the tenant has this external id."""
+ERROR_REASON_API_KEY_ENDED: ErrorReason.ValueType  # 60
+"""FAILED_PRECONDITION: the API key was revoked, or has expired; make another one."""
+ERROR_REASON_ROTATION_UNDER_WAY: ErrorReason.ValueType  # 61
+"""FAILED_PRECONDITION: the secret before the last rotation is still good, until metadata `until`; wait for that, or
+rotate without an overlap, which ends it.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -101,7 +101,7 @@ class GroupMember(_message.Message):
     """The user who added the subject; empty for none."""
     @_builtins.property
     def subject(self) -> _types_pb2.SubjectRef:
-        """A user, or a group with all who are in it."""
+        """A user, a group with all who are in it, or an API key."""
 
     @_builtins.property
     def join_time(self) -> _timestamp_pb2.Timestamp:
@@ -289,7 +289,7 @@ class ListGroupsRequest(_message.Message):
     """
     @_builtins.property
     def member(self) -> _types_pb2.SubjectRef:
-        """Only those that have this user or group as a direct member; unset: all."""
+        """Only those that have this subject as a direct member; unset: all."""
 
     def __init__(
         self,
@@ -520,7 +520,7 @@ class AddGroupMemberRequest(_message.Message):
     group_id: _builtins.str
     """The group."""
     manager: _builtins.bool
-    """Whether this user also changes the group and its members; false for a group."""
+    """Whether this user also changes the group and its members; false for others."""
     etag: _builtins.str
     """The group's etag as it was read; a mismatch is ABORTED.  Empty: no comparison."""
     request_id: _builtins.str
@@ -529,8 +529,9 @@ class AddGroupMemberRequest(_message.Message):
     """Decide and answer, and change nothing."""
     @_builtins.property
     def subject(self) -> _types_pb2.SubjectRef:
-        """A user (a record is made for one who has none), or another group of the tenant, which does not have this one in it:
-        groups in groups go 10 levels deep.
+        """A user (a record is made for one who has none), another group of the tenant, which does not have this one in it:
+        groups in groups go 10 levels deep; or an API key of the tenant, which is no user's and has not ended: tenant admins
+        add those.
         """
 
     def __init__(
@@ -673,7 +674,7 @@ class GroupMemberAssignment(_message.Message):
     SUBJECT_FIELD_NUMBER: _builtins.int
     MANAGER_FIELD_NUMBER: _builtins.int
     manager: _builtins.bool
-    """Whether this user also changes the group and its members; false for a group."""
+    """Whether this user also changes the group and its members; false for others."""
     @_builtins.property
     def subject(self) -> _types_pb2.SubjectRef:
         """As in AddGroupMemberRequest."""

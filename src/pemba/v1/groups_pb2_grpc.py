@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class GroupServiceStub:
-    """Groups: users and other groups of a tenant under one name.  A group can have roles as a user can (MembershipService),
+    """Groups: users, other groups and API keys of a tenant under one name.  A group can have roles as a user can (MembershipService),
     all but owner, and what it may do all in it may.
 
     Tenant admins make them; they, and the group's managers, change them.  Who is in a group sees it; to everybody else
@@ -87,7 +87,7 @@ class GroupServiceStub:
 
 
 class GroupServiceServicer:
-    """Groups: users and other groups of a tenant under one name.  A group can have roles as a user can (MembershipService),
+    """Groups: users, other groups and API keys of a tenant under one name.  A group can have roles as a user can (MembershipService),
     all but owner, and what it may do all in it may.
 
     Tenant admins make them; they, and the group's managers, change them.  Who is in a group sees it; to everybody else
@@ -130,7 +130,7 @@ class GroupServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def AddGroupMember(self, request, context):
-        """Add a user or a group to a group, or change whether a user manages it.
+        """Add a user, a group or an API key to a group, or change whether a user manages it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -214,7 +214,7 @@ def add_GroupServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class GroupService:
-    """Groups: users and other groups of a tenant under one name.  A group can have roles as a user can (MembershipService),
+    """Groups: users, other groups and API keys of a tenant under one name.  A group can have roles as a user can (MembershipService),
     all but owner, and what it may do all in it may.
 
     Tenant admins make them; they, and the group's managers, change them.  Who is in a group sees it; to everybody else

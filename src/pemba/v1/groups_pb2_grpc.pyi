@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class GroupServiceStub:
-    """Groups: users and other groups of a tenant under one name.  A group can have roles as a user can (MembershipService),
+    """Groups: users, other groups and API keys of a tenant under one name.  A group can have roles as a user can (MembershipService),
     all but owner, and what it may do all in it may.
 
     Tenant admins make them; they, and the group's managers, change them.  Who is in a group sees it; to everybody else
@@ -49,7 +49,7 @@ class GroupServiceStub:
     DeleteGroup: _grpc.UnaryUnaryMultiCallable[_groups_pb2.DeleteGroupRequest, _groups_pb2.DeleteGroupResponse]
     """Delete a group, with every role that it has and its place in other groups."""
     AddGroupMember: _grpc.UnaryUnaryMultiCallable[_groups_pb2.AddGroupMemberRequest, _groups_pb2.AddGroupMemberResponse]
-    """Add a user or a group to a group, or change whether a user manages it."""
+    """Add a user, a group or an API key to a group, or change whether a user manages it."""
     RemoveGroupMember: _grpc.UnaryUnaryMultiCallable[_groups_pb2.RemoveGroupMemberRequest, _groups_pb2.RemoveGroupMemberResponse]
     """Take a direct member out of a group.  Leaving is removing oneself."""
     SetGroupMembers: _grpc.UnaryUnaryMultiCallable[_groups_pb2.SetGroupMembersRequest, _groups_pb2.SetGroupMembersResponse]
@@ -59,7 +59,7 @@ class GroupServiceStub:
 
 @_typing.type_check_only
 class GroupServiceAsyncStub(GroupServiceStub):
-    """Groups: users and other groups of a tenant under one name.  A group can have roles as a user can (MembershipService),
+    """Groups: users, other groups and API keys of a tenant under one name.  A group can have roles as a user can (MembershipService),
     all but owner, and what it may do all in it may.
 
     Tenant admins make them; they, and the group's managers, change them.  Who is in a group sees it; to everybody else
@@ -78,7 +78,7 @@ class GroupServiceAsyncStub(GroupServiceStub):
     DeleteGroup: _aio.UnaryUnaryMultiCallable[_groups_pb2.DeleteGroupRequest, _groups_pb2.DeleteGroupResponse]  # type: ignore[assignment]
     """Delete a group, with every role that it has and its place in other groups."""
     AddGroupMember: _aio.UnaryUnaryMultiCallable[_groups_pb2.AddGroupMemberRequest, _groups_pb2.AddGroupMemberResponse]  # type: ignore[assignment]
-    """Add a user or a group to a group, or change whether a user manages it."""
+    """Add a user, a group or an API key to a group, or change whether a user manages it."""
     RemoveGroupMember: _aio.UnaryUnaryMultiCallable[_groups_pb2.RemoveGroupMemberRequest, _groups_pb2.RemoveGroupMemberResponse]  # type: ignore[assignment]
     """Take a direct member out of a group.  Leaving is removing oneself."""
     SetGroupMembers: _aio.UnaryUnaryMultiCallable[_groups_pb2.SetGroupMembersRequest, _groups_pb2.SetGroupMembersResponse]  # type: ignore[assignment]
@@ -87,7 +87,7 @@ class GroupServiceAsyncStub(GroupServiceStub):
     """The direct members of a group."""
 
 class GroupServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Groups: users and other groups of a tenant under one name.  A group can have roles as a user can (MembershipService),
+    """Groups: users, other groups and API keys of a tenant under one name.  A group can have roles as a user can (MembershipService),
     all but owner, and what it may do all in it may.
 
     Tenant admins make them; they, and the group's managers, change them.  Who is in a group sees it; to everybody else
@@ -140,7 +140,7 @@ class GroupServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _groups_pb2.AddGroupMemberRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_groups_pb2.AddGroupMemberResponse, _abc.Awaitable[_groups_pb2.AddGroupMemberResponse]]:
-        """Add a user or a group to a group, or change whether a user manages it."""
+        """Add a user, a group or an API key to a group, or change whether a user manages it."""
 
     @_abc_1.abstractmethod
     def RemoveGroupMember(

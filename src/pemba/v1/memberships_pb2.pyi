@@ -108,7 +108,7 @@ class SetRoleRequest(_message.Message):
 
     @_builtins.property
     def subject(self) -> _types_pb2.SubjectRef:
-        """Whose role it is: a user, or a group of the tenant (with or without `member` as its relation)."""
+        """Whose role it is: a user, a group of the tenant (with or without `member` as its relation), or an API key of it."""
 
     def __init__(
         self,

@@ -26,7 +26,9 @@ if _version_not_supported:
 
 
 class MembershipServiceStub:
-    """Memberships: roles of subjects on the tenant and on workspaces.
+    """Memberships: roles of subjects on the tenant and on workspaces.  Subjects are users, groups, and API keys of the tenant
+    that are no user's: a role of a key is what checks of it are about (`api_key:key_...`), not what it may do as a caller.
+    Only users are owners; tenant admins give roles to keys.
     """
 
     def __init__(self, channel):
@@ -73,7 +75,9 @@ class MembershipServiceStub:
 
 
 class MembershipServiceServicer:
-    """Memberships: roles of subjects on the tenant and on workspaces.
+    """Memberships: roles of subjects on the tenant and on workspaces.  Subjects are users, groups, and API keys of the tenant
+    that are no user's: a role of a key is what checks of it are about (`api_key:key_...`), not what it may do as a caller.
+    Only users are owners; tenant admins give roles to keys.
     """
 
     def SetRole(self, request, context):
@@ -173,7 +177,9 @@ def add_MembershipServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class MembershipService:
-    """Memberships: roles of subjects on the tenant and on workspaces.
+    """Memberships: roles of subjects on the tenant and on workspaces.  Subjects are users, groups, and API keys of the tenant
+    that are no user's: a role of a key is what checks of it are about (`api_key:key_...`), not what it may do as a caller.
+    Only users are owners; tenant admins give roles to keys.
     """
 
     @staticmethod

@@ -27,7 +27,10 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class MembershipServiceStub:
-    """Memberships: roles of subjects on the tenant and on workspaces."""
+    """Memberships: roles of subjects on the tenant and on workspaces.  Subjects are users, groups, and API keys of the tenant
+    that are no user's: a role of a key is what checks of it are about (`api_key:key_...`), not what it may do as a caller.
+    Only users are owners; tenant admins give roles to keys.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -52,7 +55,10 @@ class MembershipServiceStub:
 
 @_typing.type_check_only
 class MembershipServiceAsyncStub(MembershipServiceStub):
-    """Memberships: roles of subjects on the tenant and on workspaces."""
+    """Memberships: roles of subjects on the tenant and on workspaces.  Subjects are users, groups, and API keys of the tenant
+    that are no user's: a role of a key is what checks of it are about (`api_key:key_...`), not what it may do as a caller.
+    Only users are owners; tenant admins give roles to keys.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     SetRole: _aio.UnaryUnaryMultiCallable[_memberships_pb2.SetRoleRequest, _memberships_pb2.SetRoleResponse]  # type: ignore[assignment]
@@ -73,7 +79,10 @@ class MembershipServiceAsyncStub(MembershipServiceStub):
     """Everybody who has access to the tenant or to a workspace, and through which roles and shares."""
 
 class MembershipServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Memberships: roles of subjects on the tenant and on workspaces."""
+    """Memberships: roles of subjects on the tenant and on workspaces.  Subjects are users, groups, and API keys of the tenant
+    that are no user's: a role of a key is what checks of it are about (`api_key:key_...`), not what it may do as a caller.
+    Only users are owners; tenant admins give roles to keys.
+    """
 
     @_abc_1.abstractmethod
     def SetRole(

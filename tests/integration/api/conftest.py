@@ -14,6 +14,7 @@ from google.rpc import error_details_pb2, status_pb2
 from pemba import app
 from pemba.config import RelaySettings, ServeSettings
 from pemba.v1 import (
+    api_keys_pb2_grpc,
     groups_pb2_grpc,
     memberships_pb2_grpc,
     permissions_pb2,
@@ -47,6 +48,7 @@ class Api:
         self.groups = groups_pb2_grpc.GroupServiceStub(self.channel)
         self.shares = shares_pb2_grpc.ShareServiceStub(self.channel)
         self.users = users_pb2_grpc.UserServiceStub(self.channel)
+        self.keys = api_keys_pb2_grpc.ApiKeyServiceStub(self.channel)
 
     def metadata(self, **extra: str) -> tuple[tuple[str, str], ...]:
         named = {name.replace("_", "-"): value for name, value in extra.items()}

@@ -35,6 +35,9 @@ TENANTS = f"""
     INSERT INTO group_members (tenant_id, group_id, subject_type, subject_id) VALUES ('{ACME}', 'grp_a', 'user', 'bob');
     INSERT INTO memberships (tenant_id, workspace_id, subject_type, subject_id, role, changed_seq)
         VALUES ('{ACME}', 'ws_a', 'group', 'grp_a', 'admin', 1);
+    INSERT INTO api_keys (tenant_id, id, name, prefix, scopes, secret_hash)
+        VALUES ('{ACME}', 'key_a', 'A', 'pemba_a', '{{read}}', sha256('a')),
+            (NULL, 'key_s', 'S', 'pemba_s', '{{read}}', sha256('s'));
 """
 
 WORKSPACE = "INSERT INTO workspaces (tenant_id, id, parent_id, slug, name, kind, changed_seq, personal_user_id) VALUES "
@@ -52,6 +55,8 @@ DELIVERY = """
 """
 
 SHARE = "INSERT INTO shares (tenant_id, id, workspace_id, with_workspace_id, role, expire_time, changed_seq) VALUES "
+
+KEY = "INSERT INTO api_keys (tenant_id, user_id, workspace_id, scopes, secret_hash, id, name, prefix) VALUES "
 
 ILLEGAL = {
     "a second root": WORKSPACE + f"('{ACME}', 'x', NULL, 'x', 'X', 'root', 1, NULL)",
@@ -91,8 +96,27 @@ ILLEGAL = {
     "a group in itself": MEMBER + f"('{ACME}', 'grp_a', 'group', 'grp_a', false)",
     "a manager that is a group": MEMBER + f"('{ACME}', 'grp_a', 'group', 'grp_b', true)",
     "an unknown user in a group": MEMBER + f"('{ACME}', 'grp_a', 'user', 'carol', false)",
+    "an owner that is a key": MEMBERSHIP + f"('{ACME}', 'ws_root', 'api_key', 'key_a', 'owner', 1)",
+    "a role of an unknown key": MEMBERSHIP + f"('{ACME}', 'ws_root', 'api_key', 'key_x', 'viewer', 1)",
+    "a role of a system key": MEMBERSHIP + f"('{ACME}', 'ws_root', 'api_key', 'key_s', 'viewer', 1)",
+    "another tenant's key in a group": MEMBER + f"('{ACME}', 'grp_a', 'api_key', 'key_s', false)",
+    "a manager that is a key": MEMBER + f"('{ACME}', 'grp_a', 'api_key', 'key_a', true)",
+    "a key deleted under its roles": f"INSERT INTO memberships (tenant_id, workspace_id, subject_type, subject_id,"
+    f" role, changed_seq) VALUES ('{ACME}', 'ws_a', 'api_key', 'key_a', 'viewer', 1);"
+    " DELETE FROM api_keys WHERE id = 'key_a'",
     "a group deleted under its roles": "DELETE FROM group_members; DELETE FROM groups WHERE id = 'grp_a'",
     "a group deleted under its members": "DELETE FROM memberships WHERE group_id = 'grp_a'; DELETE FROM groups",
+    "a key without scopes": KEY + f"('{ACME}', NULL, NULL, '{{}}', sha256('x'), 'k', 'K', '')",
+    "a key of an unknown scope": KEY + f"('{ACME}', NULL, NULL, '{{read,all}}', sha256('x'), 'k', 'K', '')",
+    "a key whose secret is stored": KEY + f"('{ACME}', NULL, NULL, '{{read}}', 'pemba_x', 'k', 'K', '')",
+    "two keys with one secret": KEY + f"('{ACME}', NULL, NULL, '{{read}}', sha256('a'), 'k', 'K', '')",
+    "a user's key that acts for others": KEY + f"('{ACME}', 'bob', NULL, '{{read,act_as}}', sha256('x'), 'k', 'K', '')",
+    "an unknown user's key": KEY + f"('{ACME}', 'carol', NULL, '{{read}}', sha256('x'), 'k', 'K', '')",
+    "a key of another tenant's workspace": KEY + f"('{ACME}', NULL, 'ws_other', '{{read}}', sha256('x'), 'k', 'K', '')",
+    "a system key of a workspace": KEY + "(NULL, NULL, 'ws_a', '{read}', sha256('x'), 'k', 'K', '')",
+    "a secret that was good for no time": "UPDATE api_keys SET previous_hash = sha256('x') WHERE id = 'key_a'",
+    "a workspace deleted under its key": "UPDATE api_keys SET workspace_id = 'ws_a' WHERE id = 'key_a';"
+    " DELETE FROM memberships; DELETE FROM shares; DELETE FROM workspaces WHERE id = 'ws_a'",
     "a taken slug of a tenant": f"UPDATE tenants SET slug = 'acme' WHERE id = '{OTHER}'",
     "suspended without a time": f"UPDATE tenants SET status = 'suspended' WHERE id = '{ACME}'",
     "a suspended user without a time": "UPDATE users SET status = 'suspended' WHERE id = 'alice'",
@@ -144,6 +168,7 @@ TENANTS_TABLES = (
     "groups",
     "group_members",
     "user_current_workspace",
+    "api_keys",
     "tenant_head",
     "outbox",
     "tenant_delivery",

@@ -12,6 +12,7 @@ from grpc_health.v1.health import HealthServicer
 
 from pemba.cli.main import main
 from pemba.v1 import (
+    api_keys_pb2_grpc,
     groups_pb2_grpc,
     memberships_pb2_grpc,
     operations_pb2_grpc,
@@ -94,6 +95,7 @@ def api(monkeypatch):
         (groups_pb2_grpc, "GroupService"),
         (shares_pb2_grpc, "ShareService"),
         (users_pb2_grpc, "UserService"),
+        (api_keys_pb2_grpc, "ApiKeyService"),
         (permissions_pb2_grpc, "PermissionService"),
         (operations_pb2_grpc, "OperationsService"),
     ):

@@ -16,11 +16,15 @@ from grpc_status import rpc_status
 from pemba.authorizer import AllAnswer, Answer, BatchAnswer, Decision, Lookup
 from pemba.authorizer import Found as FoundByLookup
 from pemba.model import (
+    ApiKey,
+    ApiKeyId,
+    Credential,
     Group,
     GroupId,
     GroupMember,
     Membership,
     Role,
+    Scope,
     Share,
     ShareId,
     SubjectRef,
@@ -34,13 +38,16 @@ from pemba.model import (
     WorkspaceId,
     WorkspaceKind,
 )
-from pemba.rpc.authentication import SystemKeys
+from pemba.rpc.authentication import Authentication, SystemKeys
 from pemba.rpc.server import Limits, RpcServer, Services, build_server
+from pemba.service.api_keys import Issued
+from pemba.service.key_secrets import new_secret
 from pemba.service.operations import RelayStatus
 from pemba.service.outbox_tail import TailEvent
 from pemba.service.reconciliation import Event
 from pemba.service.results import Changed, Found, Page, TenantCreated
 from pemba.service.user_workspace import CurrentWorkspace
+from pemba.v1.api_keys_pb2_grpc import ApiKeyServiceStub
 from pemba.v1.groups_pb2_grpc import GroupServiceStub
 from pemba.v1.memberships_pb2_grpc import MembershipServiceStub
 from pemba.v1.operations_pb2_grpc import OperationsServiceStub
@@ -99,6 +106,23 @@ USER = User(UserId("alice"), "alice@acme.test", "Alice", UserStatus.ACTIVE, Fals
 GROUP_ID = GroupId("grp_01kafa7q0ve8x9m1t2b3c4d5e6")
 GROUP = Group(TENANT_ID, GROUP_ID, "a-team", "A Team", "okta-1", NOW, NOW, "e1")
 MEMBER = GroupMember(TENANT_ID, GROUP_ID, SubjectRef("user", "alice"), True, NOW, UserId("bob"))
+API_KEY = ApiKey(
+    id=ApiKeyId("key_01kafa7q0ve8x9m1t2b3c4d5e6"),
+    tenant_id=TENANT_ID,
+    user_id=UserId("alice"),
+    workspace_id=WORKSPACE_ID,
+    name="CI",
+    prefix="pemba_0123abcd",
+    scopes=(Scope.CHECK, Scope.READ),
+    expire_time=NOW,
+    revoke_time=None,
+    previous_secret_expire_time=None,
+    last_used_time=NOW,
+    created_by=UserId("bob"),
+    create_time=NOW,
+    update_time=NOW,
+    etag="e1",
+)
 ALLOWED = Answer(Decision.ALLOWED, None, (), "t1")
 
 _DETAILS = (ErrorInfo, BadRequest, PreconditionFailure, RetryInfo)
@@ -154,6 +178,25 @@ class FakeOperations(FakeService):
 
 
 @dataclass
+class FakeKeys:
+    """API keys by their secrets: a credential, or the error that it comes to."""
+
+    known: dict[str, Credential | Exception] = field(default_factory=dict)
+
+    def issue(self, *scopes: Scope, **confined: Any) -> str:
+        """The secret of a new key of this tenant, user and workspace."""
+        secret = new_secret().text
+        self.known[secret] = Credential("api_key:key_1", frozenset(scopes), **confined)
+        return secret
+
+    async def credential(self, secret: str) -> Credential | None:
+        found = self.known.get(secret)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+
+@dataclass
 class Refusal:
     """An error as a client sees it, its details unpacked."""
 
@@ -192,9 +235,11 @@ class Running:
     groups: FakeService
     shares: FakeService
     users: FakeService
+    api_keys: FakeService
     operations: FakeOperations
     channel: grpc.aio.Channel
     stubs: tuple[Any, ...]
+    keys: FakeKeys
 
     async def call(
         self,
@@ -209,6 +254,14 @@ class Running:
         key = () if authorization is None else (("authorization", authorization),)
         call = stub(request, metadata=(*key, *metadata), timeout=timeout)
         return [answer async for answer in call] if isinstance(call, grpc.aio.UnaryStreamCall) else await call
+
+    def called(self) -> bool:
+        """Whether anything came through to a service."""
+        fakes = (
+            *(self.authorizer, self.tenants, self.workspaces, self.memberships, self.groups, self.shares),
+            *(self.users, self.api_keys, self.operations),
+        )
+        return any(fake.calls for fake in fakes)
 
     async def refusal(self, method: str, request: Any, *metadata: tuple[str, str], **options: Any) -> Refusal:
         """The error that the call ends with."""
@@ -308,6 +361,15 @@ def _fakes() -> tuple[FakeService, ...]:
                 "record_login": user,
             }
         ),
+        FakeService(
+            {
+                "create_api_key": Issued(Changed(API_KEY, ""), "pemba_0123abcd_secret"),
+                "get_api_key": Found(API_KEY, "t1"),
+                "list_api_keys": Page((API_KEY,), "next", "t1"),
+                "revoke_api_key": Changed(API_KEY, "t2"),
+                "rotate_api_key": Issued(Changed(API_KEY, "", replayed=True), ""),
+            }
+        ),
         FakeOperations({"get_relay_status": RelayStatus([], [], None)}),
     )
 
@@ -322,12 +384,12 @@ async def serve() -> AsyncIterator[Serve]:
         async def start(
             limits: Limits | None = None, readiness: Callable[[], None] = _ready, *, reflection: bool = False
         ) -> Running:
-            fakes = _fakes()
+            fakes, keys = _fakes(), FakeKeys()
             services = Services(*fakes)  # type: ignore[arg-type]
             rpc = build_server(
                 "127.0.0.1:0",
                 services,
-                SystemKeys([KEY, SECOND_KEY]),
+                Authentication(SystemKeys([KEY, SECOND_KEY]), keys),
                 readiness,
                 limits or Limits(),
                 with_reflection=reflection,
@@ -343,9 +405,10 @@ async def serve() -> AsyncIterator[Serve]:
                 GroupServiceStub,
                 ShareServiceStub,
                 UserServiceStub,
+                ApiKeyServiceStub,
                 OperationsServiceStub,
             )
-            return Running(rpc, *fakes, channel, tuple(stub(channel) for stub in stubs))
+            return Running(rpc, *fakes, channel, tuple(stub(channel) for stub in stubs), keys)
 
         yield start
 

@@ -3,8 +3,7 @@
 import pytest
 
 from pemba.errors import Forbidden, InvalidRequest
-from pemba.model import Scope
-from pemba.rpc.authentication import Credential
+from pemba.model import Credential, Scope
 from pemba.rpc.context import Call, CallMetadata, body_digest, caller_of
 from pemba.v1.tenants_pb2 import CreateTenantRequest, SuspendTenantRequest, UpdateTenantRequest
 

@@ -134,7 +134,7 @@ async def test_a_member_comes_and_goes(running):
     ("given", "field"),
     [
         ({"subject": OTHER, "manager": True}, "manager"),
-        ({"subject": SubjectRef(type="api_key", id="key_01kafa7q0ve8x9m1t2b3c4d5e6")}, "subject.type"),
+        ({"subject": SubjectRef(type="api_key", id="key_01kafa7q0ve8x9m1t2b3c4d5e6"), "manager": True}, "manager"),
         ({"subject": SubjectRef(type="user", id="")}, "subject.id"),
         ({"subject": SubjectRef(type="workspace", id="x")}, "subject.type"),
     ],

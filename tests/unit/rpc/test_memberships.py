@@ -19,6 +19,7 @@ from pemba.v1.types_pb2 import ROLE_ADMIN, ROLE_OWNER, ROLE_UNSPECIFIED, ROLE_VI
 
 TENANT_ID = "ten_01kafa7q0ve8x9m1t2b3c4d5e6"
 WORKSPACE_ID = "ws_01kafa7q0ve8x9m1t2b3c4d5e6"
+KEY_ID = "key_01kafa7q0ve8x9m1t2b3c4d5e6"
 GROUP_ID = "grp_01kafa7q0ve8x9m1t2b3c4d5e6"
 TENANT = ObjectRef(type="tenant", id=TENANT_ID)
 WORKSPACE = ObjectRef(type="workspace", id=WORKSPACE_ID)
@@ -53,7 +54,9 @@ async def test_a_role_is_set_and_told(running):
         ({"subject": SubjectRef(type="group", id=GROUP_ID), "role": ROLE_OWNER}, "role"),
         ({"subject": SubjectRef(type="group", id="staff")}, "subject.id"),
         ({"subject": SubjectRef(type="group", id=GROUP_ID, relation="manager")}, "subject.relation"),
-        ({"subject": SubjectRef(type="api_key", id="key_01kafa7q0ve8x9m1t2b3c4d5e6")}, "subject.type"),
+        ({"subject": SubjectRef(type="api_key", id=KEY_ID), "role": ROLE_OWNER}, "role"),
+        ({"subject": SubjectRef(type="api_key", id="ci")}, "subject.id"),
+        ({"subject": SubjectRef(type="api_key", id=KEY_ID, relation="member")}, "subject.relation"),
         ({"subject": SubjectRef(type="user", id="")}, "subject.id"),
         ({"tenant_id": WORKSPACE_ID}, "tenant_id"),
     ],

@@ -115,7 +115,7 @@ async def test_what_makes_no_sense_is_refused_by_its_field(running, request_, fi
 )
 async def test_it_takes_the_scope_admin(running, monkeypatch, method, request_):
     monkeypatch.setattr(
-        "pemba.rpc.authentication.SystemKeys.authenticate",
+        "pemba.rpc.authentication.SystemKeys.find",
         lambda *_: Credential("key:1", frozenset(Scope) - {Scope.ADMIN}),
     )
     refusal = await running.refusal(method, request_)

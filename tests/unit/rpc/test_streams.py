@@ -38,7 +38,7 @@ async def test_a_stream_passes_the_same_gate_as_a_single_answer(serve, monkeypat
     refusal = await running.refusal("LookupResources", LookupResourcesRequest())
     assert {"tenant_id", "type", "subject.type"} <= set(refusal.violations)
     monkeypatch.setattr(
-        "pemba.rpc.authentication.SystemKeys.authenticate",
+        "pemba.rpc.authentication.SystemKeys.find",
         lambda *_: Credential("key:1", frozenset(Scope) - {Scope.CHECK}),
     )
     refusal = await running.refusal("LookupResources", LOOK_UP)
