@@ -32,7 +32,9 @@ from pemba.relay.parked_retries import ParkedRetries
 from pemba.relay.reconcile_schedule import ReconcileSchedule
 from pemba.relay.relay import Relay, RelayOptions
 from pemba.rpc.authentication import Authentication, SystemKeys
+from pemba.rpc.limits import Admission
 from pemba.rpc.server import Limits, RpcServer, Services, build_server
+from pemba.rpc.tls import TlsFiles
 from pemba.service.api_keys import ApiKeyService
 from pemba.service.filling import StoreFilling
 from pemba.service.groups import GroupService
@@ -163,8 +165,7 @@ async def serving(settings: ServeSettings, stopping: asyncio.Event) -> AsyncIter
         services = _services(parts, settings, database, spicedb, feed, signer)
         parts.push_async_callback(keys.write_uses)
         _background(parts, keys.run(), stopping)
-        authentication = Authentication(SystemKeys(settings.system_keys), keys)
-        rpc = await _grpc(parts, settings, services, gate, authentication)
+        rpc = await _grpc(parts, settings, services, gate, keys)
         _background(parts, gate.run(rpc.set_serving), stopping)
         yield Serving(rpc, rpc.port, http.port)
 
@@ -258,19 +259,33 @@ async def _grpc(
     settings: ServeSettings,
     services: Services,
     gate: SchemaGate,
-    authentication: Authentication,
+    keys: KnownKeys,
 ) -> RpcServer:
+    admission = Admission(
+        max_calls_of_a_caller=max(settings.max_concurrent_rpcs // 2, 1),
+        caller_calls_per_second=settings.caller_calls_per_second,
+        tenant_calls_per_second=settings.tenant_calls_per_second,
+        peer_strangers_per_second=settings.peer_strangers_per_second,
+    )
     rpc = build_server(
         settings.grpc_listen,
         services,
-        authentication,
+        Authentication(SystemKeys(settings.system_keys), keys, admission),
+        admission,
         gate.raise_if_not_ready,
         Limits(max_message_bytes=settings.max_message_bytes, max_concurrent_rpcs=settings.max_concurrent_rpcs),
+        tls=_tls(settings),
         with_reflection=settings.reflection,
     )
     await rpc.start()
     parts.push_async_callback(rpc.stop, 0)
     return rpc
+
+
+def _tls(settings: ServeSettings) -> TlsFiles | None:
+    if settings.grpc_tls_cert_file is None or settings.grpc_tls_key_file is None:
+        return None
+    return TlsFiles(settings.grpc_tls_cert_file, settings.grpc_tls_key_file, settings.grpc_tls_client_ca_file)
 
 
 def _healing(

@@ -29,6 +29,7 @@ DEFAULT_HTTP_PORT = 50552
 
 SETTINGS_FILE = "PEMBA_SETTINGS_FILE"
 _SECRET_FIELDS = ("system_keys", "root_secrets", "spicedb_key", "key")
+_SECRET_FILES = {f"{name}_file" for name in _SECRET_FIELDS}
 
 
 def _read_secret_files(values: dict[str, Any]) -> dict[str, Any]:
@@ -121,6 +122,28 @@ class ServeSettings(DatabaseSettings, SpiceDBSettings):
         description="largest request and response, 64 KiB to 64 MiB",
     )
     max_concurrent_rpcs: int = Field(1000, ge=1, description="beyond it calls get RESOURCE_EXHAUSTED at once")
+    caller_calls_per_second: float = Field(
+        0,
+        ge=0,
+        description="of one key, a batch counting as what it holds, with two seconds' worth at once; 0: no limit",
+    )
+    tenant_calls_per_second: float = Field(0, ge=0, description="of one tenant, in the same way; 0: no limit")
+    peer_strangers_per_second: float = Field(
+        10, ge=0, description="unknown keys from one address, beyond which no other is looked up for it; 0: no limit"
+    )
+    grpc_tls_cert_file: Path | None = Field(
+        None,
+        description="PEM file with the certificates of the API, read again when it changes",
+        json_schema_extra=_shown("plaintext"),
+    )
+    grpc_tls_key_file: Path | None = Field(
+        None, description="PEM file with their key", json_schema_extra=_shown("none")
+    )
+    grpc_tls_client_ca_file: Path | None = Field(
+        None,
+        description="PEM file with who signs callers' certificates; callers then have to show one",
+        json_schema_extra=_shown("none"),
+    )
     max_token_waiters: int = Field(1000, ge=1, description="checks that may wait for a token at one time")
     max_cached_decisions: int = Field(
         200_000, ge=0, le=100_000_000, description="decisions kept, about 250 bytes each; 0 keeps none"
@@ -151,6 +174,14 @@ class ServeSettings(DatabaseSettings, SpiceDBSettings):
     @classmethod
     def _split(cls, value: object) -> object:
         return _lines(value)
+
+    @model_validator(mode="after")
+    def _has_whole_tls(self) -> Self:
+        if (self.grpc_tls_cert_file is None) != (self.grpc_tls_key_file is None):
+            raise ConfigError("PEMBA_GRPC_TLS_CERT_FILE and PEMBA_GRPC_TLS_KEY_FILE: take both or neither")
+        if self.grpc_tls_client_ca_file is not None and self.grpc_tls_cert_file is None:
+            raise ConfigError("PEMBA_GRPC_TLS_CLIENT_CA_FILE: takes PEMBA_GRPC_TLS_CERT_FILE as well")
+        return self
 
     @model_validator(mode="after")
     def _has_secrets(self) -> Self:
@@ -214,6 +245,14 @@ class ClientSettings(Settings):
         json_schema_extra=_shown("that of the `pemba dev` that runs here, for that one alone"),
     )
     key_file: Path | None = None
+    tls: bool = Field(False, description="whether the API is reached by TLS")
+    tls_ca_file: Path | None = Field(
+        None, description="PEM file with who signs its certificate", json_schema_extra=_shown("the usual ones")
+    )
+    tls_cert_file: Path | None = Field(
+        None, description="PEM file with a certificate to show it, for mTLS", json_schema_extra=_shown("none")
+    )
+    tls_key_file: Path | None = Field(None, description="PEM file with its key", json_schema_extra=_shown("none"))
     tenant: str = Field("", description="the tenant, by slug or id, of commands that are given no `--tenant`")
 
 
@@ -298,7 +337,7 @@ def settings_of(section: type[Settings]) -> list[Setting]:
     return [
         Setting(name, _default(field), field.description or "", is_secret=f"{name}_file" in fields)
         for name, field in fields.items()
-        if name not in earlier and not name.endswith("_file")
+        if name not in earlier and name not in _SECRET_FILES
     ]
 
 

@@ -39,6 +39,8 @@ class Event(StrEnum):
     STORE_IS_ANOTHERS = "store_is_anothers"
     STORE_FILLING = "store_filling"
     STORE_FILLED = "store_filled"
+    TLS_RENEWED = "tls_renewed"
+    TLS_NOT_RENEWED = "tls_not_renewed"
 
 
 RPC_SECONDS = Histogram(

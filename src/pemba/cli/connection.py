@@ -159,8 +159,29 @@ def connect(options: CallOptions) -> Generator[Connection]:
     """A connection to the Pemba that options, environment or a running `pemba dev` name.  Raises ConfigError."""
     settings = load(ClientSettings, {"endpoint": options.endpoint or None})
     target = find_target(settings, load(DevSettings).data_folder)
-    with grpc.insecure_channel(target.endpoint) as channel:
+    with _channel(target.endpoint, settings) as channel:
         yield Connection(channel, target, options, settings.tenant)
+
+
+def _channel(endpoint: str, settings: ClientSettings) -> grpc.Channel:
+    if not settings.tls:
+        return grpc.insecure_channel(endpoint)
+    ca, key, certificate = (
+        _pem(name, path)
+        for name, path in (
+            ("PEMBA_TLS_CA_FILE", settings.tls_ca_file),
+            ("PEMBA_TLS_KEY_FILE", settings.tls_key_file),
+            ("PEMBA_TLS_CERT_FILE", settings.tls_cert_file),
+        )
+    )
+    return grpc.secure_channel(endpoint, grpc.ssl_channel_credentials(ca, key, certificate))
+
+
+def _pem(name: str, path: Path | None) -> bytes | None:
+    try:
+        return None if path is None else path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{name}: cannot read {path}: {error.strerror}") from error
 
 
 def find_target(settings: ClientSettings, dev_folder: Path) -> Target:

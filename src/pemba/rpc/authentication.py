@@ -13,6 +13,7 @@ from typing import Protocol
 
 from pemba.errors import Reason, Unauthenticated
 from pemba.model import Credential, Scope
+from pemba.rpc.limits import Admission
 from pemba.service.key_secrets import is_secret
 
 _SCHEME = "bearer "
@@ -38,6 +39,9 @@ class SystemKeys:
 class Secrets(Protocol):
     """Knows what secrets of API keys stand for."""
 
+    def remembers(self, secret: str) -> bool:
+        """Whether the answer is there without a look at the records."""
+
     async def credential(self, secret: str) -> Credential | None:
         """None where there is no such key.  Raises Unauthenticated (KEY_REVOKED, KEY_EXPIRED), Unavailable."""
 
@@ -45,21 +49,26 @@ class Secrets(Protocol):
 class Authentication:
     """Lets callers in by the metadata `authorization`."""
 
-    def __init__(self, system_keys: SystemKeys, api_keys: Secrets) -> None:
+    def __init__(self, system_keys: SystemKeys, api_keys: Secrets, admission: Admission) -> None:
         self._system_keys = system_keys
         self._api_keys = api_keys
+        self._admission = admission
 
-    async def authenticate(self, authorization: str) -> Credential:
+    async def authenticate(self, authorization: str, peer: str) -> Credential:
         """The credential of `Bearer KEY`.
 
-        Raises Unauthenticated (KEY_INVALID in the same words whatever is wrong, KEY_REVOKED, KEY_EXPIRED), Unavailable.
+        Raises Unauthenticated (KEY_INVALID in the same words whatever is wrong, KEY_REVOKED, KEY_EXPIRED), Unavailable,
+        RateLimited.
         """
         is_bearer = authorization[: len(_SCHEME)].lower() == _SCHEME
         key = authorization[len(_SCHEME) :] if is_bearer else ""
         found = self._system_keys.find(key)
         if found is None and is_secret(key):
+            if not self._api_keys.remembers(key):
+                self._admission.require_known_peer(peer)
             found = await self._api_keys.credential(key)
         if found is None:
+            self._admission.note_stranger(peer)
             raise Unauthenticated(
                 Reason.KEY_INVALID, "authorization: takes `Bearer KEY` with a key that this installation knows"
             )

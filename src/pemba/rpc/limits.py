@@ -5,7 +5,9 @@ all it was let through would have come evenly.  A key whose moment has passed is
 forgotten first has nothing to say.  The libraries that limit rates keep every key they ever saw, or wait instead of
 refusing.
 
-Calls under way are counted as well: nobody has more than a half of those that the server takes, whatever the rates.
+Calls under way are counted as well: no caller has more than half of those that the server takes, whatever the rates.
+Peers are counted by what they come with: an address from which too many unknown keys came has no further key looked up
+for a while; callers whose keys are known are let in from there as ever, since a proxy has one address for all.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from __future__ import annotations
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from pemba.errors import RateLimited
 
@@ -77,3 +79,45 @@ class Share:
             self._under_way[key] -= 1
             if not self._under_way[key]:
                 del self._under_way[key]
+
+
+class Admission:
+    """Lets calls in, by their peer before it is known whose they are, then by caller and by tenant."""
+
+    def __init__(
+        self,
+        *,
+        max_calls_of_a_caller: int,
+        caller_calls_per_second: float = 0,
+        tenant_calls_per_second: float = 0,
+        peer_strangers_per_second: float = 0,
+    ) -> None:
+        self._share = Share(max_calls_of_a_caller)
+        self._callers = Rate(caller_calls_per_second)
+        self._tenants = Rate(tenant_calls_per_second)
+        self._strangers = Rate(peer_strangers_per_second)
+
+    def require_known_peer(self, peer: str) -> None:
+        """Raises RateLimited where too many unknown keys came from there."""
+        if self._strangers.is_out(_address(peer)):
+            raise RateLimited("too many unknown keys came from this address", 1.0)
+
+    def note_stranger(self, peer: str) -> None:
+        """An unknown key came from there."""
+        self._strangers.take(_address(peer))
+
+    def one_of(self, principal: str) -> AbstractContextManager[None]:
+        """A call of this caller, until it ends.  Raises RateLimited."""
+        return self._share.one(principal)
+
+    def take(self, principal: str, tenant_id: str, cost: int) -> None:
+        """Count a call, or as many as a batch holds.  Raises RateLimited with the time after which to come back."""
+        for rate, key, whose in ((self._callers, principal, "caller"), (self._tenants, tenant_id, "tenant")):
+            wait = rate.take(key, cost) if key else 0.0
+            if wait:
+                raise RateLimited(f"more calls of this {whose} than it may make", wait)
+
+
+def _address(peer: str) -> str:
+    """`ipv4:192.0.2.1:43210` without the port; a socket's as it is."""
+    return peer.rpartition(":")[0] if peer.startswith(("ipv4:", "ipv6:")) else peer

@@ -27,6 +27,7 @@ from pemba.rpc.context import (
     require_own_tenant,
 )
 from pemba.rpc.errors import public_error, to_status
+from pemba.rpc.limits import Admission
 from pemba.rpc.scopes import SCOPES, require_scope
 from pemba.telemetry import RPC_SECONDS, Event
 
@@ -58,6 +59,7 @@ class Gate:
     """What every call passes before its message is read."""
 
     authentication: Authentication
+    admission: Admission
     readiness: Readiness
     default_deadline_seconds: float
 
@@ -76,6 +78,7 @@ class _Method:
         self._names_tenant = "tenant_id" in fields
         self._names_workspace = "workspace_id" in fields
         self._names_objects = [name for name in ("object", "resource") if name in fields]
+        self._batch = next((f.name for f in descriptor.input_type.fields if f.is_repeated and f.message_type), "")
         # Where the tenant is one of several ways to name it, an empty id was not forgotten.
         self._fills_tenant = self._names_tenant and fields["tenant_id"].containing_oneof is None
         self._fills_workspace = self._names_workspace and fields["workspace_id"].containing_oneof is None
@@ -110,7 +113,7 @@ class _Method:
         deadline = started + self._seconds_left(context)
         async with asyncio.timeout_at(deadline):
             authorization = metadata.authorization()
-            credential = await self._gate.authentication.authenticate(authorization)
+            credential = await self._gate.authentication.authenticate(authorization, context.peer())
             require_scope(credential.scopes, self._scope)
             self._gate.readiness()
             caller = caller_of(credential, metadata, request_id, context.peer())
@@ -121,12 +124,21 @@ class _Method:
                 tenant_id=confined_to(caller, metadata.tenant_id()),
                 workspace_id=metadata.workspace_id(),
             )
-            request = self._parse(body)
-            self._confine(request, call)
-            return await self._respond(request, call, context, authorization)
+            with self._gate.admission.one_of(caller.principal):
+                request = self._parse(body)
+                self._confine(request, call)
+                self._gate.admission.take(caller.principal, self._tenant_of(request), self._cost_of(request))
+                return await self._respond(request, call, context, authorization)
 
     async def _respond(self, request: Any, call: Call, context: Context, authorization: str) -> bytes | None:
         raise NotImplementedError
+
+    def _tenant_of(self, request: Any) -> str:
+        return request.tenant_id if self._names_tenant else ""
+
+    def _cost_of(self, request: Any) -> int:
+        """A batch costs as much as what it holds."""
+        return max(len(getattr(request, self._batch)), 1) if self._batch else 1
 
     def _seconds_left(self, context: Context) -> float:
         remaining: float | None = context.time_remaining()  # None where the caller set no deadline
@@ -180,7 +192,7 @@ class StreamMethod(_Method):
         async with aclosing(self._handle(request, call)) as messages:
             async for message in messages:
                 if loop.time() - looked > RECHECK_SECONDS:
-                    await self._gate.authentication.authenticate(authorization)
+                    await self._gate.authentication.authenticate(authorization, context.peer())
                     looked = loop.time()
                 await context.write(message.SerializeToString())
 

@@ -15,12 +15,14 @@ from pemba.authorizer import Authorizer
 from pemba.rpc.api_keys import ApiKeys
 from pemba.rpc.authentication import Authentication
 from pemba.rpc.groups import Groups
+from pemba.rpc.limits import Admission
 from pemba.rpc.memberships import Memberships
 from pemba.rpc.method import Gate, Readiness, method_handler
 from pemba.rpc.operations import Operations
 from pemba.rpc.permissions import Permissions
 from pemba.rpc.shares import Shares
 from pemba.rpc.tenants import Tenants
+from pemba.rpc.tls import TlsFiles, server_credentials
 from pemba.rpc.users import Users
 from pemba.rpc.workspaces import Workspaces
 from pemba.service.api_keys import ApiKeyService
@@ -127,17 +129,19 @@ def build_server(
     listen: str,
     services: Services,
     authentication: Authentication,
+    admission: Admission,
     readiness: Readiness,
     limits: Limits,
     *,
+    tls: TlsFiles | None = None,
     with_reflection: bool = False,
 ) -> RpcServer:
     """A server bound to `listen` (host:port; port 0 takes a free one), not started; call it in the event loop.
 
-    Raises OSError where the address cannot be bound.
+    Raises OSError where the address cannot be bound, ConfigError where the files of `tls` do not fit.
     """
     server = grpc.aio.server(options=limits.channel_options(), maximum_concurrent_rpcs=limits.max_concurrent_rpcs)
-    gate = Gate(authentication, readiness, limits.default_deadline_seconds)
+    gate = Gate(authentication, admission, readiness, limits.default_deadline_seconds)
     parts = (
         Permissions(services.authorizer),
         Tenants(services.tenants),
@@ -156,7 +160,7 @@ def build_server(
     if with_reflection:
         names = [service.full_name for service in SERVICES]
         reflection.enable_server_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
-    return RpcServer(server, _bind(server, listen), status)
+    return RpcServer(server, _bind(server, listen, tls), status)
 
 
 def _handlers(service: ServiceDescriptor, part: object, gate: Gate) -> grpc.GenericRpcHandler:
@@ -171,8 +175,10 @@ def _snake_case(name: str) -> str:
     return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
 
 
-def _bind(server: grpc.aio.Server, listen: str) -> int:
+def _bind(server: grpc.aio.Server, listen: str, tls: TlsFiles | None) -> int:
     try:
+        if tls is not None:
+            return server.add_secure_port(listen, server_credentials(tls))
         return server.add_insecure_port(listen)
     except RuntimeError as error:
         raise OSError(f"cannot listen for gRPC on {listen}") from error

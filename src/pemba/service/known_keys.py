@@ -75,6 +75,11 @@ class KnownKeys:
         self._looking: asyncio.Task[None] | None = None
         self._uses: dict[ApiKeyId, datetime] = {}
 
+    def remembers(self, secret: str) -> bool:
+        """Whether the answer is there without a look at the records."""
+        hash_ = hash_of(secret)
+        return hash_ in self._known or hash_ in self._unknown
+
     async def credential(self, secret: str) -> Credential | None:
         """What the secret stands for; None where it is no key's.
 

@@ -39,6 +39,7 @@ from pemba.model import (
     WorkspaceKind,
 )
 from pemba.rpc.authentication import Authentication, SystemKeys
+from pemba.rpc.limits import Admission
 from pemba.rpc.server import Limits, RpcServer, Services, build_server
 from pemba.service.api_keys import Issued
 from pemba.service.key_secrets import new_secret
@@ -182,6 +183,9 @@ class FakeKeys:
     """API keys by their secrets: a credential, or the error that it comes to."""
 
     known: dict[str, Credential | Exception] = field(default_factory=dict)
+
+    def remembers(self, secret: str) -> bool:
+        return secret in self.known
 
     def issue(self, *scopes: Scope, **confined: Any) -> str:
         """The secret of a new key of this tenant, user and workspace."""
@@ -377,19 +381,27 @@ def _fakes() -> tuple[FakeService, ...]:
 def _ready() -> None: ...
 
 
+UNLIMITED = Admission(max_calls_of_a_caller=1000)
+
+
 @pytest.fixture
 async def serve() -> AsyncIterator[Serve]:
     async with AsyncExitStack() as stack:
 
         async def start(
-            limits: Limits | None = None, readiness: Callable[[], None] = _ready, *, reflection: bool = False
+            limits: Limits | None = None,
+            readiness: Callable[[], None] = _ready,
+            *,
+            admission: Admission = UNLIMITED,
+            reflection: bool = False,
         ) -> Running:
             fakes, keys = _fakes(), FakeKeys()
             services = Services(*fakes)  # type: ignore[arg-type]
             rpc = build_server(
                 "127.0.0.1:0",
                 services,
-                Authentication(SystemKeys([KEY, SECOND_KEY]), keys),
+                Authentication(SystemKeys([KEY, SECOND_KEY]), keys, admission),
+                admission,
                 readiness,
                 limits or Limits(),
                 with_reflection=reflection,

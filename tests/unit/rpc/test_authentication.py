@@ -4,9 +4,10 @@ import hashlib
 
 import pytest
 
-from pemba.errors import Reason, Unauthenticated
+from pemba.errors import RateLimited, Reason, Unauthenticated
 from pemba.model import Credential, Scope
 from pemba.rpc.authentication import Authentication, SystemKeys
+from pemba.rpc.limits import Admission
 from pemba.service.key_secrets import hash_of, is_secret, new_secret
 
 FIRST, SECOND = "a" * 32, "b" * 32
@@ -18,6 +19,10 @@ class Secrets:
 
     def __init__(self):
         self.asked = []
+        self.remembered = set()
+
+    def remembers(self, secret):
+        return secret in self.remembered
 
     async def credential(self, secret):
         self.asked.append(secret)
@@ -31,7 +36,8 @@ def secrets():
 
 @pytest.fixture
 def authenticate(secrets):
-    return Authentication(SystemKeys([FIRST, SECOND]), secrets).authenticate
+    authentication = Authentication(SystemKeys([FIRST, SECOND]), secrets, Admission(max_calls_of_a_caller=1))
+    return lambda authorization: authentication.authenticate(authorization, "ipv4:127.0.0.1:1")
 
 
 @pytest.mark.parametrize("key", [FIRST, SECOND])
@@ -83,7 +89,7 @@ async def test_whatever_looks_like_no_key_is_refused_in_the_same_words_and_not_l
 
 async def test_without_keys_nobody_gets_in(secrets):
     with pytest.raises(Unauthenticated):
-        await Authentication(SystemKeys([]), secrets).authenticate("Bearer ")
+        await Authentication(SystemKeys([]), secrets, Admission(max_calls_of_a_caller=1)).authenticate("Bearer ", "")
 
 
 def test_a_secret_is_32_random_bytes_behind_what_everybody_may_see():
@@ -94,3 +100,20 @@ def test_a_secret_is_32_random_bytes_behind_what_everybody_may_see():
     assert len(SECRET.prefix) == len("pemba_") + 8
     assert SECRET.hash == hash_of(SECRET.text) == hashlib.sha256(SECRET.text.encode()).digest()
     assert SECRET.text not in repr(SECRET)
+
+
+async def test_an_address_that_comes_with_unknown_keys_has_no_further_one_looked_up_for_a_while(secrets):
+    admission = Admission(max_calls_of_a_caller=1, peer_strangers_per_second=1)
+    authenticate = Authentication(SystemKeys([FIRST]), secrets, admission).authenticate
+    for port in range(2):
+        with pytest.raises(Unauthenticated):
+            await authenticate("Bearer nonsense", f"ipv4:192.0.2.1:{port}")
+    looked_up = len(secrets.asked)
+    with pytest.raises(RateLimited):
+        await authenticate(f"Bearer {SECRET.text}", "ipv4:192.0.2.1:3")
+    assert len(secrets.asked) == looked_up
+    assert await authenticate(f"Bearer {FIRST}", "ipv4:192.0.2.1:4"), "a system key gets in from there"
+    secrets.remembered.add(SECRET.text)
+    assert await authenticate(f"Bearer {SECRET.text}", "ipv4:192.0.2.1:5"), "and so does a key that is known"
+    secrets.remembered.clear()
+    assert await authenticate(f"Bearer {SECRET.text}", "ipv4:192.0.2.2:6"), "another address is another"

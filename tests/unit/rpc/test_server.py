@@ -12,6 +12,7 @@ from prometheus_client import REGISTRY
 from pemba.errors import PreconditionFailed, Reason, Unavailable
 from pemba.model import Credential, Scope
 from pemba.rpc.authentication import Authentication, SystemKeys
+from pemba.rpc.limits import Admission
 from pemba.rpc.server import SERVICES, Limits, Services, build_server
 from pemba.service.key_secrets import new_secret
 from pemba.v1.permissions_pb2 import BatchCheckItem, BatchCheckRequest, CheckRequest
@@ -180,6 +181,7 @@ async def test_calls_beyond_the_limit_of_concurrent_ones_are_refused_at_once(ser
 
 
 async def test_a_second_server_on_the_same_port_is_refused(running):
+    unlimited = Admission(max_calls_of_a_caller=1000)
     services = Services(
         *(running.authorizer, running.tenants, running.workspaces, running.memberships),
         *(running.groups, running.shares, running.users, running.api_keys, running.operations),
@@ -188,7 +190,8 @@ async def test_a_second_server_on_the_same_port_is_refused(running):
         build_server(
             f"127.0.0.1:{running.rpc.port}",
             services,
-            Authentication(SystemKeys([]), running.keys),
+            Authentication(SystemKeys([]), running.keys, unlimited),
+            unlimited,
             lambda: None,
             Limits(),
         )
