@@ -228,6 +228,8 @@ class Workspace:
     create_time: datetime
     update_time: datetime
     etag: str
+    personal_user_id: UserId | None = None
+    """Whose it is, where it is personal; None for every other kind."""
 
 
 @dataclass(frozen=True, slots=True)

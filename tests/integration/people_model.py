@@ -40,7 +40,8 @@ class People:
         if now is SUSPENDED or change == "activate_user" or given.get("force"):
             return None
         for model in sorted(models, key=lambda model: model.id):
-            owned = sorted(model.places) if change == "deactivate_user" else []
+            missed = [at for at, place in model.places.items() if not place.personal]
+            owned = sorted(missed) if change == "deactivate_user" else []
             for at in [model.id, *owned]:
                 if model.is_last(at, user):
                     return model.stays_held(at)
@@ -73,6 +74,8 @@ class People:
             for _, at in taken:
                 held = model.groups[at].members if at in model.groups else model.roles[at or model.id]
                 del held[user]
+                if at in model.places and model.places[at].personal:
+                    model.forget(at)
         model.head += 1
         self.jobs[user] = taken[-1]  # behind the others
         return model.id

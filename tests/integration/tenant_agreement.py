@@ -68,10 +68,11 @@ async def require_agreement(
 
 async def require_records(parts: Parts, model: TenantModel) -> None:
     places = await parts.sql(
-        "SELECT id, parent_id, slug, creator_id, archived_with FROM workspaces WHERE tenant_id = $1", model.id
+        "SELECT id, parent_id, slug, creator_id, archived_with, personal_user_id FROM workspaces WHERE tenant_id = $1",
+        model.id,
     )
     assert {tuple(r) for r in places} == {
-        (id_, p.parent, p.slug, p.creator, p.archived_with) for id_, p in model.places.items()
+        (id_, p.parent, p.slug, p.creator, p.archived_with, p.personal) for id_, p in model.places.items()
     }
     roles = await parts.sql(
         "SELECT coalesce(workspace_id, tenant_id), subject_id, role FROM memberships WHERE tenant_id = $1", model.id

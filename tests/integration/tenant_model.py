@@ -36,12 +36,13 @@ def refuse(where: bool, reason: Reason) -> None:
 
 @dataclass
 class Place:
-    """A workspace; `archived_with` is the one whose archiving took it along."""
+    """A workspace; `archived_with` is the one whose archiving took it along, `personal` the user whose own it is."""
 
     parent: str | None
     slug: str
     creator: str | None = None
     archived_with: str | None = None
+    personal: str | None = None
 
 
 @dataclass
@@ -112,7 +113,7 @@ class TenantModel:
         """The highest permission on the workspace by the records, archived or not; 0 for none, or not active."""
         if not self.people.is_active(user):
             return 0
-        if self.is_admin(user):
+        if self.is_admin(user) and not self.places[place].personal:
             return OWN
         own = [GIVES[role] for at in self.line(place) for role in self.roles_of(user, at)]
         return max([*own, *(GIVES[share.role] for share in self.reaching(user, place))], default=0)
@@ -131,7 +132,7 @@ class TenantModel:
             for share in self.shares.values():
                 if share.of == at and not self.places[share.with_].archived_with:
                     yield from ((at, share.role, share.with_, group) for group, _ in self._held(user, share.with_))
-        if object_ != self.id:
+        if object_ != self.id and not self.places[object_].personal:
             yield from ((self.id, role, None, group) for group, role in self._held(user, self.id) if role is Role.ADMIN)
 
     def _held(self, user: str, at: str) -> list[tuple[str | None, Role]]:
@@ -255,12 +256,21 @@ class TenantModel:
         refuse(actor is not None and owner not in (None, actor), Reason.INVALID_FIELD)
         self._may(actor, parent_id, ADMINISTER)
         self._in_use(parent_id)
+        refuse(bool(self.places[parent_id].personal), Reason.PERSONAL_KIND_FROZEN)
         refuse(self.depth(parent_id) == MAX_DEPTH, Reason.TOO_DEEP)
         self._may_hold(owner)
         self._slug_is_free(parent_id, slug)
         self.places[self.next_id] = Place(parent_id, slug, creator=actor)
         first = actor or owner
         self.roles[self.next_id] = {first: Role.OWNER} if first else {}
+
+    def create_personal_workspace(self, actor: str | None, *, user_id: str, name: str) -> None:
+        self._enter(actor)
+        refuse(actor not in (None, user_id), Reason.ROLE_MISSING)
+        self._may_hold(user_id)
+        refuse(any(place.personal == user_id for place in self.places.values()), Reason.PERSONAL_EXISTS)
+        self.places[self.next_id] = Place(None, "personal", creator=user_id, personal=user_id)
+        self.roles[self.next_id] = {user_id: Role.OWNER}
 
     def update_workspace(self, actor: str | None, place: str, *, name: str) -> None:
         self._may(actor, place, ADMINISTER, root_is_the_tenants=True)
@@ -270,8 +280,10 @@ class TenantModel:
         self._may(actor, place, OWN)
         self._in_use(place)
         refuse(place == self.root, Reason.ROOT_WORKSPACE)
+        refuse(bool(self.places[place].personal), Reason.PERSONAL_KIND_FROZEN)
         self._may(actor, new_parent_id, ADMINISTER)
         self._in_use(new_parent_id)
+        refuse(bool(self.places[new_parent_id].personal), Reason.PERSONAL_KIND_FROZEN)
         refuse(place in self.line(new_parent_id), Reason.CYCLE)
         height = max(self.depth(other) for other in self.below(place)) - self.depth(place) + 1
         refuse(self.depth(new_parent_id) + height > MAX_DEPTH, Reason.TOO_DEEP)
@@ -292,7 +304,8 @@ class TenantModel:
         self._may(actor, place, OWN)
         with_ = self.places[place].archived_with
         if with_:
-            self._in_use(self.places[place].parent or "")
+            if parent := self.places[place].parent:
+                self._in_use(parent)
             for other in self.below(place):
                 if self.places[other].archived_with == with_:
                     self.places[other].archived_with = None
@@ -301,6 +314,10 @@ class TenantModel:
         self._may(actor, place, OWN)
         refuse(place == self.root, Reason.ROOT_WORKSPACE)
         refuse(len(self.below(place)) > 1, Reason.HAS_CHILDREN)
+        self.forget(place)
+
+    def forget(self, place: str) -> None:
+        """With every role on it, and every share of it or with it."""
         del self.places[place], self.roles[place]
         self.shares = {id_: share for id_, share in self.shares.items() if place not in (share.of, share.with_)}
         self.gone.append(place)
@@ -323,6 +340,7 @@ class TenantModel:
         refuse(from_user == to_user, Reason.INVALID_FIELD)
         self._may(actor, place, OWN, Reason.ONLY_OWNER_MAKES_OWNERS, root_is_the_tenants=True)
         self._in_use(place)
+        self._members_change(place)
         refuse(self.roles[place].get(from_user) is not Role.OWNER, Reason.NOT_FOUND)
         refuse(actor == to_user, Reason.OWN_ROLE)
         self._put(actor, place, to_user, Role.OWNER)
@@ -337,7 +355,8 @@ class TenantModel:
         allow_missing: bool,
         transfer_to: str | None,
     ) -> None:
-        """From the tenant: with every role of a user in it, what is archived included, and out of its groups."""
+        """From the tenant: with every role of a user in it, what is archived included, out of its groups, and with what
+        is theirs alone."""
         user = subject.id
         self._may_remove(actor, object.id, user)
         refuse(user not in self.roles[object.id] and not allow_missing, Reason.NOT_FOUND)
@@ -345,10 +364,14 @@ class TenantModel:
         everywhere = [self.id, *sorted(self.places)] if leaves else [object.id]
         held = [at for at in everywhere if user in self.roles[at]]
         refuse(bool(held) and transfer_to == user, Reason.INVALID_FIELD)
+        personal = [at for at in held if at in self.places and self.places[at].personal]
         for at in held:  # by the rights that the actor has now, and not by what is left of them halfway
-            self._let_go(actor, at, user, transfer_to)
+            if at not in personal:
+                self._let_go(actor, at, user, transfer_to)
         for at in held:
             del self.roles[at][user]
+        for at in personal:
+            self.forget(at)
         if leaves:
             for team in self.groups.values():
                 team.members.pop(user, None)
@@ -387,6 +410,8 @@ class TenantModel:
         self._in_use(workspace_id)
         self._may(actor, with_workspace_id, VIEW)
         self._in_use(with_workspace_id)
+        self._members_change(workspace_id)
+        self._members_change(with_workspace_id)
         there = any((share.of, share.with_) == (workspace_id, with_workspace_id) for share in self.shares.values())
         refuse(there, Reason.SHARE_EXISTS)
         self.shares[self.next_id] = Shared(workspace_id, with_workspace_id, role, expire_time is not None)
@@ -507,6 +532,7 @@ class TenantModel:
         else:
             self._may(actor, object_, ADMINISTER, root_is_the_tenants=True)
             self._in_use(object_)
+            self._members_change(object_)
 
     def _may_remove(self, actor: str | None, object_: str, user: str) -> None:
         """Leaving takes nothing but to see what one leaves."""
@@ -517,6 +543,7 @@ class TenantModel:
         else:
             self._may(actor, object_, VIEW)
             self._in_use(object_)
+            self._members_change(object_)
 
     def _makes_owners(self, actor: str | None, object_: str) -> None:
         if actor is not None and not self.is_admin(actor):
@@ -525,6 +552,9 @@ class TenantModel:
 
     def _in_use(self, place: str) -> None:
         refuse(self.places[place].archived_with is not None, Reason.WORKSPACE_ARCHIVED)
+
+    def _members_change(self, place: str) -> None:
+        refuse(bool(self.places[place].personal), Reason.PERSONAL_MEMBERSHIP_FIXED)
 
     def _slug_is_free(self, parent: str, slug: str) -> None:
         taken = any(place.parent == parent and place.slug == slug for place in self.places.values())

@@ -97,6 +97,14 @@ def creations(draw) -> Deed:
 
 
 @st.composite
+def personal_creations(draw) -> Deed:
+    """Mostly for the actor themselves."""
+    spot = draw(spots())
+    user = spot.actor if spot.actor is not None and not draw(rarely) else draw(users)
+    return Deed("create_personal_workspace", spot, (), {"user_id": user, "name": "Own"})
+
+
+@st.composite
 def moves(draw) -> Deed:
     spot = draw(spots())
     models = draw(machines).models
@@ -314,6 +322,7 @@ deeds = st.one_of(
     user_statuses(),
     creations(),
     creations(),
+    personal_creations(),
     moves(),
     moves(),
     on_places("archive_workspace"),

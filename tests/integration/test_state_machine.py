@@ -69,7 +69,8 @@ REASONS = {
     Reason.NOT_FOUND, Reason.ROLE_MISSING, Reason.INVALID_FIELD, Reason.OWN_ROLE, Reason.ONLY_OWNER_MAKES_OWNERS,
     Reason.CREATOR_STAYS, Reason.LAST_OWNER, Reason.LAST_ADMIN, Reason.WORKSPACE_ARCHIVED, Reason.ROOT_WORKSPACE,
     Reason.HAS_CHILDREN, Reason.CYCLE, Reason.TOO_DEEP, Reason.SLUG_TAKEN, Reason.TENANT_SUSPENDED,
-    Reason.USER_SUSPENDED, Reason.USER_DEACTIVATED, Reason.SHARE_EXISTS,
+    Reason.USER_SUSPENDED, Reason.USER_DEACTIVATED, Reason.SHARE_EXISTS, Reason.PERSONAL_EXISTS,
+    Reason.PERSONAL_MEMBERSHIP_FIXED, Reason.PERSONAL_KIND_FROZEN,
 }  # fmt: skip
 
 
@@ -145,6 +146,9 @@ class Tenants(RuleBasedStateMachine):
             self.create_teams(tenant, cast)
         for _ in range(17):
             self.create_workspace(Spot(0, list(self.models[0].places)[-1], self.users[0]), SLUGS[0])
+        for tenant, (user, _) in enumerate(cast[:2]):
+            own = {"user_id": user, "name": "Own"}
+            self.mutate(Deed("create_personal_workspace", Spot(tenant, "", None), (), own))
 
     @rule(deed=deeds, dry=rarely, steps=st.integers(0, 2))
     def mutation(self, deed: Deed | StatusDeed, dry: bool, steps: int) -> None:

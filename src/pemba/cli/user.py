@@ -28,14 +28,22 @@ def create(
     workspace_in: Annotated[
         str, typer.Option(metavar="TENANT", help="Also make a workspace of their own in this tenant, by slug or id.")
     ] = "",
+    personal: Annotated[
+        bool, typer.Option("--personal", help="With --workspace-in: their personal workspace, which nobody else sees.")
+    ] = False,
 ) -> None:
     """Create a user, with a workspace of their own where one is asked for."""
     from pemba.cli import refs
-    from pemba.v1 import users_pb2
+    from pemba.v1 import users_pb2, workspaces_pb2
+
+    if personal and not workspace_in:
+        raise typer.BadParameter("--personal goes with --workspace-in: it takes the tenant")
 
     request = users_pb2.CreateUserRequest(id=_id(user), email=email, display_name=name)
     if workspace_in:
         request.create_workspace.tenant_id = refs.tenant_id(pemba, workspace_in)
+    if personal:
+        request.create_workspace.kind = workspaces_pb2.WORKSPACE_KIND_PERSONAL
     answer = pemba.change(pemba.users.CreateUser, request)
     show(pemba.output, answer, [_row(answer.user)])
 

@@ -51,6 +51,23 @@ def create(
     show(pemba.output, answer, _rows([answer.workspace]))
 
 
+@changes(app, "personal")
+def personal(
+    pemba: Connection,
+    user: Annotated[str, typer.Argument(metavar="user:ID", help="Whose; the --as user where not given.")] = "",
+    tenant: TenantOption = "",
+) -> None:
+    """Show a user's personal workspace; where there is none, it is made."""
+    from pemba.cli import refs
+    from pemba.v1 import workspaces_pb2
+
+    request = workspaces_pb2.EnsurePersonalWorkspaceRequest(
+        tenant_id=refs.tenant_id(pemba, tenant), user_id=refs.user_id(user, "USER") if user else ""
+    )
+    answer = pemba.change(pemba.workspaces.EnsurePersonalWorkspace, request)
+    show(pemba.output, answer, _rows([answer.workspace]))
+
+
 @reads(app, "get")
 def get(pemba: Connection, workspace: WorkspaceArgument, tenant: TenantOption = "") -> None:
     """Show a workspace."""
@@ -184,7 +201,8 @@ def _rows(workspaces: Sequence[workspaces_pb2.Workspace]) -> list[Row]:
     from pemba.cli.refs import paths_of
 
     paths = paths_of({workspace.id: (workspace.parent_id, workspace.slug) for workspace in workspaces})
-    return [_row(workspace, paths[workspace.id]) for workspace in workspaces]
+    whose = {w.id: f"(of user:{w.personal_user_id})" for w in workspaces if w.personal_user_id}
+    return [_row(workspace, whose.get(workspace.id, paths[workspace.id])) for workspace in workspaces]
 
 
 def _row(workspace: workspaces_pb2.Workspace, path: str) -> Row:

@@ -40,7 +40,7 @@ _STATUSES = {
     TenantStatus.ACTIVE: tenants_pb2.TENANT_STATUS_ACTIVE,
     TenantStatus.SUSPENDED: tenants_pb2.TENANT_STATUS_SUSPENDED,
 }
-_KINDS = {
+KINDS = {
     WorkspaceKind.ROOT: workspaces_pb2.WORKSPACE_KIND_ROOT,
     WorkspaceKind.SHARED: workspaces_pb2.WORKSPACE_KIND_SHARED,
     WorkspaceKind.PERSONAL: workspaces_pb2.WORKSPACE_KIND_PERSONAL,
@@ -83,13 +83,14 @@ def workspace(record: Workspace) -> workspaces_pb2.Workspace:
         parent_id=record.parent_id or "",
         slug=record.slug,
         name=record.name,
-        kind=_KINDS[record.kind],
+        kind=KINDS[record.kind],
         archive_time=None if record.archive_time is None else timestamp(record.archive_time),
         archived_with=record.archived_with or "",
         creator_id=record.creator_id or "",
         create_time=timestamp(record.create_time),
         update_time=timestamp(record.update_time),
         etag=record.etag,
+        personal_user_id=record.personal_user_id or "",
     )
 
 

@@ -25,6 +25,7 @@ SCOPES: dict[str, Scope] = {
     "/pemba.v1.WorkspaceService/ArchiveWorkspace": Scope.WRITE,
     "/pemba.v1.WorkspaceService/UnarchiveWorkspace": Scope.WRITE,
     "/pemba.v1.WorkspaceService/DeleteWorkspace": Scope.WRITE,
+    "/pemba.v1.WorkspaceService/EnsurePersonalWorkspace": Scope.WRITE,
     "/pemba.v1.MembershipService/SetRole": Scope.WRITE,
     "/pemba.v1.MembershipService/SetRoles": Scope.WRITE,
     "/pemba.v1.MembershipService/GetMembership": Scope.READ,

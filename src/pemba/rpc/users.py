@@ -169,14 +169,16 @@ def _first_workspace(fields: Fields, request: CreateUserRequest) -> FirstWorkspa
     if not request.HasField("create_workspace"):
         return None
     wanted, prefix = request.create_workspace, "create_workspace."
-    if wanted.kind == WORKSPACE_KIND_PERSONAL:
-        fields.wrong(f"{prefix}kind", "personal workspaces are not available yet; takes WORKSPACE_KIND_SHARED")
-    elif wanted.kind not in (WORKSPACE_KIND_UNSPECIFIED, WORKSPACE_KIND_SHARED):
-        fields.wrong(f"{prefix}kind", "takes WORKSPACE_KIND_SHARED; a root is made with its tenant")
+    personal = wanted.kind == WORKSPACE_KIND_PERSONAL
+    if not personal and wanted.kind not in (WORKSPACE_KIND_UNSPECIFIED, WORKSPACE_KIND_SHARED):
+        fields.wrong(f"{prefix}kind", "takes WORKSPACE_KIND_SHARED or _PERSONAL; a root is made with its tenant")
+    if personal and wanted.slug:
+        fields.wrong(f"{prefix}slug", "a personal workspace has none: leave it empty")
     return FirstWorkspace(
         fields.tenant_id(f"{prefix}tenant_id", wanted.tenant_id),
         fields.new_slug(f"{prefix}slug", wanted.slug) if wanted.slug else "",
         fields.name(f"{prefix}name", wanted.name) if wanted.name else "",
+        personal,
     )
 
 

@@ -194,7 +194,7 @@ class Fields:
             self.wrong(field, f"takes an email address of at most {MAX_EMAIL_BYTES} bytes, or nothing")
         return value
 
-    def new_name(self, request: UpdateTenantRequest | UpdateWorkspaceRequest) -> str | None:
+    def new_name(self, request: UpdateTenantRequest) -> str | None:
         """The new name where it is to change: where the mask has it (or `*`), or without a mask where it is set."""
         return self.name("name", request.name) if self.changes(request, ("name",)) else None
 

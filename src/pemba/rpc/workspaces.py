@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pemba.errors import invalid_field
-from pemba.model import PERMISSIONS, Permission, TenantId, UserId, WorkspaceId
+from pemba.errors import Reason, invalid_field
+from pemba.model import PERMISSIONS, Permission, TenantId, UserId, WorkspaceId, WorkspaceKind
 from pemba.rpc import filters, records
 from pemba.rpc.context import WORKSPACE, Call
 from pemba.rpc.records import REASONS
@@ -20,6 +20,8 @@ from pemba.v1.workspaces_pb2 import (
     CreateWorkspaceResponse,
     DeleteWorkspaceRequest,
     DeleteWorkspaceResponse,
+    EnsurePersonalWorkspaceRequest,
+    EnsurePersonalWorkspaceResponse,
     GetWorkspaceRequest,
     GetWorkspaceResponse,
     ListWorkspacesRequest,
@@ -38,6 +40,8 @@ class Workspaces:
         self._service = service
 
     async def create_workspace(self, request: CreateWorkspaceRequest, call: Call) -> CreateWorkspaceResponse:
+        if request.kind == WORKSPACE_KIND_PERSONAL:
+            return await self._create_personal(request, call)
         with Fields() as fields:
             tenant_id = fields.tenant_id("tenant_id", request.tenant_id)
             parent_id = fields.workspace_id("parent_id", request.parent_id)
@@ -53,6 +57,23 @@ class Workspaces:
             name=name,
             owner=owner,
             options=call.options(request),
+        )
+        return CreateWorkspaceResponse(
+            workspace=records.workspace(changed.record), token=changed.token, replayed=changed.replayed
+        )
+
+    async def _create_personal(self, request: CreateWorkspaceRequest, call: Call) -> CreateWorkspaceResponse:
+        with Fields() as fields:
+            tenant_id = fields.tenant_id("tenant_id", request.tenant_id)
+            user_id = fields.user_id("personal_user_id", request.personal_user_id or call.caller.acting_user or "")
+            name = fields.name("name", request.name) if request.name else ""
+            for field in ("parent_id", "slug"):
+                if getattr(request, field):
+                    fields.wrong(field, "a personal workspace has none: leave it empty")
+            if request.owner not in ("", user_id):
+                fields.wrong("owner", "of a personal workspace is its user: leave it empty")
+        changed = await self._service.create_personal_workspace(
+            call.caller, tenant_id, user_id=user_id, name=name, options=call.options(request)
         )
         return CreateWorkspaceResponse(
             workspace=records.workspace(changed.record), token=changed.token, replayed=changed.replayed
@@ -96,9 +117,17 @@ class Workspaces:
     async def update_workspace(self, request: UpdateWorkspaceRequest, call: Call) -> UpdateWorkspaceResponse:
         with Fields() as fields:
             tenant_id, workspace_id = _named(fields, request)
-            name = fields.new_name(request)
+            changes = fields.changes(request, ("name", "kind", "personal_user_id"))
+            name = fields.name("name", request.name) if "name" in changes else None
+            kind, personal_user_id = _frozen(fields, request, changes)
         changed = await self._service.update_workspace(
-            call.caller, tenant_id, workspace_id, name=name, options=call.options(request)
+            call.caller,
+            tenant_id,
+            workspace_id,
+            name=name,
+            kind=kind,
+            personal_user_id=personal_user_id,
+            options=call.options(request),
         )
         return UpdateWorkspaceResponse(
             workspace=records.workspace(changed.record), token=changed.token, replayed=changed.replayed
@@ -145,6 +174,22 @@ class Workspaces:
             workspace=records.workspace(changed.record), token=changed.token, replayed=changed.replayed
         )
 
+    async def ensure_personal_workspace(
+        self, request: EnsurePersonalWorkspaceRequest, call: Call
+    ) -> EnsurePersonalWorkspaceResponse:
+        with Fields() as fields:
+            tenant_id = fields.tenant_id("tenant_id", request.tenant_id)
+            user_id = fields.user_id("user_id", request.user_id or call.caller.acting_user or "")
+        changed, created = await self._service.ensure_personal_workspace(
+            call.caller, tenant_id, user_id=user_id, options=call.options(request)
+        )
+        return EnsurePersonalWorkspaceResponse(
+            workspace=records.workspace(changed.record),
+            created=created,
+            token=changed.token,
+            replayed=changed.replayed,
+        )
+
 
 _Named = (
     UpdateWorkspaceRequest
@@ -176,9 +221,24 @@ def _search(fields: Fields, request: ListWorkspacesRequest) -> Search:
 
 
 def _require_shared(fields: Fields, request: CreateWorkspaceRequest) -> None:
-    if request.kind == WORKSPACE_KIND_PERSONAL:
-        fields.wrong("kind", "personal workspaces are not available yet; takes WORKSPACE_KIND_SHARED")
-    elif request.kind not in (WORKSPACE_KIND_UNSPECIFIED, WORKSPACE_KIND_SHARED):
-        fields.wrong("kind", "takes WORKSPACE_KIND_SHARED; a root is made with its tenant")
+    if request.kind not in (WORKSPACE_KIND_UNSPECIFIED, WORKSPACE_KIND_SHARED):
+        fields.wrong("kind", "takes WORKSPACE_KIND_SHARED or _PERSONAL; a root is made with its tenant")
     if request.personal_user_id:
-        fields.wrong("personal_user_id", "personal workspaces are not available yet: leave it empty")
+        fields.wrong(
+            "personal_user_id", "is for personal workspaces alone: leave it empty", Reason.OWNER_ONLY_ON_PERSONAL
+        )
+
+
+def _frozen(
+    fields: Fields, request: UpdateWorkspaceRequest, changes: set[str]
+) -> tuple[WorkspaceKind | None, str | None]:
+    """The kind and the user that the record is said to have; None where nothing is said."""
+    everything = "*" in request.update_mask.paths
+    named = [field for field in ("kind", "personal_user_id") if field in changes]
+    kind: WorkspaceKind | None = None
+    if "kind" in named and (request.HasField("kind") or not everything):
+        kind = next((own for own, value in records.KINDS.items() if value == request.kind), None)
+        if kind is None:
+            fields.wrong("kind", "takes the kind that the workspace has")
+    says_user = "personal_user_id" in named and (request.HasField("personal_user_id") or not everything)
+    return kind, request.personal_user_id if says_user else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pemba.errors import Forbidden, PreconditionFailed, Reason
+from pemba.errors import Forbidden, PreconditionFailed, Reason, invalid_field
 from pemba.model import Caller, Membership, Role, SubjectRef, User, UserId, UserStatus, Workspace, WorkspaceKind
 from pemba.storage import memberships, users
 from pemba.storage.database import TenantTransaction
@@ -86,6 +86,42 @@ async def require_room(tx: TenantTransaction, added: Sequence[UserId], limit: in
             f"the tenant may have {limit} users (PEMBA_MAX_USERS_PER_TENANT); remove one first",
             {"limit": str(limit)},
         )
+
+
+def require_members_change(workspace: Workspace) -> None:
+    """Raises PreconditionFailed (PERSONAL_MEMBERSHIP_FIXED), whatever other guard there is."""
+    if workspace.kind is WorkspaceKind.PERSONAL:
+        raise PreconditionFailed(
+            Reason.PERSONAL_MEMBERSHIP_FIXED,
+            "the only member of a personal workspace is its user, as owner, and it is not shared",
+            {"tenant": workspace.tenant_id, "workspace": workspace.id},
+        )
+
+
+def require_in_tree(workspace: Workspace, verb: str) -> None:
+    """Raises PreconditionFailed (PERSONAL_KIND_FROZEN): a personal workspace stands beside the tree."""
+    if workspace.kind is WorkspaceKind.PERSONAL:
+        raise PreconditionFailed(Reason.PERSONAL_KIND_FROZEN, f"a personal workspace cannot be {verb}")
+
+
+def require_frozen(workspace: Workspace, kind: WorkspaceKind | None, personal_user_id: str | None) -> None:
+    """Raises where a change names another kind or user than the workspace has; None names none.
+
+    PreconditionFailed (PERSONAL_KIND_FROZEN, PERSONAL_OWNER_FROZEN), InvalidRequest (OWNER_ONLY_ON_PERSONAL).
+    """
+    if kind not in (None, workspace.kind):
+        if WorkspaceKind.PERSONAL not in (kind, workspace.kind):
+            raise invalid_field("kind", f"is {workspace.kind} and stays so")
+        raise PreconditionFailed(
+            Reason.PERSONAL_KIND_FROZEN, "kind: a workspace neither becomes nor stops being personal"
+        )
+    if personal_user_id in (None, workspace.personal_user_id or ""):
+        return
+    if workspace.kind is not WorkspaceKind.PERSONAL:
+        raise invalid_field(
+            "personal_user_id", "is for personal workspaces alone: leave it empty", Reason.OWNER_ONLY_ON_PERSONAL
+        )
+    raise PreconditionFailed(Reason.PERSONAL_OWNER_FROZEN, "personal_user_id: a personal workspace stays with its user")
 
 
 def require_not_root(workspace: Workspace, verb: str) -> None:

@@ -30,7 +30,7 @@ from pemba.service.results import Changed, Found, Page
 from pemba.service.rights import Action, visible
 from pemba.service.role_change import MEMBERSHIPS, RoleAssignment, RoleChange, require_own_tenant
 from pemba.service.workspace_search import denied_at_once
-from pemba.storage import memberships, outbox
+from pemba.storage import memberships, outbox, workspaces
 from pemba.storage.database import TenantTransaction
 from pemba.storage.outbox import MAX_CHANGE_OPERATIONS
 
@@ -132,7 +132,8 @@ class MembershipService:
         transfer_to: UserId | None,
         options: MutationOptions,
     ) -> Changed[Membership | None]:
-        """Take a role away; from the tenant a user's every role in it, and their place in its groups.
+        """Take a role away; from the tenant a user's every role in it, their place in its groups, and their personal
+        workspace with all it has.
 
         A group only loses the role that is named.  Gives the record as it was.
 
@@ -156,7 +157,9 @@ class MembershipService:
             going = await memberships.of_user(tx, user_id, MAX_CHANGE_OPERATIONS + 1)
             await change.remove_all(going, transfer_to)
             left = await change.leave_groups(user_id)
-            return change.draft(named, [*going, *left], [], str(object))
+            # Whoever is no member of the tenant any more has no workspace in it.
+            personal = await workspaces.delete_left_by(tx, user_id)
+            return change.draft(named, [*going, *left, *([personal] if personal else [])], [], str(object))
 
         return await self._mutations.run(caller, tenant_id, options, _REMOVED, body)
 

@@ -26,6 +26,7 @@ from pemba.model import (
     UserStatus,
     Workspace,
     WorkspaceId,
+    WorkspaceKind,
 )
 from pemba.service import guards, key_roles, rights
 from pemba.service.mutation import Draft, MutationOptions, require_etag
@@ -37,8 +38,10 @@ from pemba.storage.outbox import MAX_CHANGE_OPERATIONS
 T = TypeVar("T")
 
 MEMBERSHIPS = TypeAdapter(tuple[Membership, ...])
-HELD: TypeAdapter[tuple[Membership | GroupMember, ...]] = TypeAdapter(tuple[Membership | GroupMember, ...])
-"""Roles and places in groups, for audit."""
+HELD: TypeAdapter[tuple[Membership | GroupMember | Workspace, ...]] = TypeAdapter(
+    tuple[Membership | GroupMember | Workspace, ...]
+)
+"""Roles, places in groups, and the personal workspace that goes with them, for audit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +78,7 @@ class RoleChange:
             await require_own_tenant(self._tx, ref)
             await rights.require_tenant_admin(self._tx, self._caller, "change roles on the tenant")
             return None
-        workspace = await usable(self._tx, self._caller, WorkspaceId(ref.id), action)
-        self._workspaces[workspace.id] = workspace
-        return workspace
+        return await self._with_members_that_change(ref, action)
 
     async def workspace_for_removal(self, ref: ObjectRef, subject: SubjectRef) -> Workspace | None:
         """As `workspace_of`; leaving takes no right but to see what one leaves."""
@@ -86,7 +87,11 @@ class RoleChange:
         if ref.type == "tenant":
             await require_own_tenant(self._tx, ref)
             return None
-        workspace = await usable(self._tx, self._caller, WorkspaceId(ref.id), Action.SEE)
+        return await self._with_members_that_change(ref, Action.SEE)
+
+    async def _with_members_that_change(self, ref: ObjectRef, action: Action) -> Workspace:
+        workspace = await usable(self._tx, self._caller, WorkspaceId(ref.id), action)
+        guards.require_members_change(workspace)
         self._workspaces[workspace.id] = workspace
         return workspace
 
@@ -133,13 +138,18 @@ class RoleChange:
         named = [m.workspace_id for m in going if m.workspace_id and m.workspace_id not in self._workspaces]
         self._workspaces |= {found.id: found for found in await workspaces.get_many(self._tx, named)}
         for membership in going:
-            if guards.is_guarded(membership):
+            if guards.is_guarded(membership) and not self._is_personal(membership):
                 await self._let_go(membership, transfer_to)
             self._note(membership, None)
         if len(going) == 1:
             await memberships.delete(self._tx, going[0].workspace_id, going[0].subject)
         elif going:
             await memberships.delete_of_user(self._tx, UserId(going[0].subject.id))
+
+    def _is_personal(self, membership: Membership) -> bool:
+        """On their personal workspace, which goes as well: nobody is missed there."""
+        workspace = self._workspaces.get(membership.workspace_id) if membership.workspace_id else None
+        return workspace is not None and workspace.kind is WorkspaceKind.PERSONAL
 
     async def leave_groups(self, user_id: UserId) -> list[GroupMember]:
         """Take the user out of every group of the tenant: the places that they had."""
@@ -213,7 +223,7 @@ class RoleChange:
         return projection.membership_tuples(membership, subject_is_active=active, object_is_archived=archived)
 
     def draft(
-        self, record: T, before: Iterable[Membership | GroupMember], after: Iterable[Membership], name: str
+        self, record: T, before: Iterable[Membership | GroupMember | Workspace], after: Iterable[Membership], name: str
     ) -> Draft[T]:
         """What the mutation comes to: the difference of every tuple that it touched."""
         old = (t for tuples in self._before.values() for t in tuples)
@@ -222,7 +232,7 @@ class RoleChange:
         return Draft(record, operations, name, _json(before), _json(after), added=self._added)
 
 
-def _json(records: Iterable[Membership | GroupMember]) -> object:
+def _json(records: Iterable[Membership | GroupMember | Workspace]) -> object:
     return HELD.dump_python(tuple(records), mode="json")
 
 

@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 from pemba import projection
 from pemba.errors import AlreadyExists, NotFound, Reason, invalid_field
 from pemba.model import Caller, Role, Seq, Share, ShareId, TenantId, TenantScope, Tuple, WorkspaceId
+from pemba.service import guards
 from pemba.service.ids import new_share_id
 from pemba.service.mutation import Draft, MutationOptions, Mutations, require_etag
 from pemba.service.results import Changed, Found, Page
@@ -47,15 +48,18 @@ class ShareService:
         """Give the roster of `with_workspace_id` a role (not owner); fractions of the second are cut off.
 
         One that has expired makes room.  Raises NotFound, Forbidden, AlreadyExists (SHARE_EXISTS),
-        PreconditionFailed (WORKSPACE_ARCHIVED), InvalidRequest (an expiry that is not in the future).
+        PreconditionFailed (WORKSPACE_ARCHIVED, PERSONAL_MEMBERSHIP_FIXED), InvalidRequest (an expiry that is not in the
+        future).
         """
         if workspace_id == with_workspace_id:
             raise invalid_field("with_workspace", "takes another workspace than the one that is shared")
         until = None if expire_time is None else expire_time.replace(microsecond=0)
 
         async def body(tx: TenantTransaction, seq: Seq) -> Draft[Share]:
-            await usable(tx, caller, workspace_id, Action.SHARE)
-            await usable(tx, caller, with_workspace_id, Action.SEE, what="other workspace")
+            shared = await usable(tx, caller, workspace_id, Action.SHARE)
+            other = await usable(tx, caller, with_workspace_id, Action.SEE, what="other workspace")
+            guards.require_members_change(shared)
+            guards.require_members_change(other)
             if until is not None and not await shares.is_future(tx, until):
                 raise invalid_field("expire_time", "takes a time in the future, by the database's clock")
             expired = await _make_room(tx, workspace_id, with_workspace_id)

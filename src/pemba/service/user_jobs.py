@@ -15,7 +15,7 @@ from pemba.model import GLOBAL_STREAM, Caller, SystemScope, TenantId, Tuple, Use
 from pemba.service.mutation import Wakeup
 from pemba.service.role_change import HELD
 from pemba.service.user_status import USER, tuples_of
-from pemba.storage import journal, outbox, user_holdings, user_jobs, users
+from pemba.storage import journal, outbox, user_holdings, user_jobs, users, workspaces
 from pemba.storage.database import Database, SystemTransaction
 from pemba.storage.journal import AuditEntry
 from pemba.storage.outbox import MAX_ROW_OPERATIONS
@@ -64,7 +64,9 @@ async def _step(tx: SystemTransaction, job: UserJob, tenant_id: TenantId) -> Non
     before = None
     if job.goal is Goal.REMOVE:
         await user_holdings.delete(tx, job.user_id, held, seq)
-        before = HELD.dump_python(tuple(each.record for each in held), mode="json")
+        personal = await workspaces.delete_left_by(tx.of(tenant_id), job.user_id)
+        gone = (*(each.record for each in held), *([personal] if personal else []))
+        before = HELD.dump_python(gone, mode="json")
     await journal.append(tx, tenant_id, seq, [operations], _entry(job, before))
     await user_jobs.advance(tx, job.user_id, held[-1].place)
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from pemba.errors import NotFound, PreconditionFailed, Reason
 from pemba.model import (
-    MAX_NAME_CHARACTERS,
     RESERVED_SLUGS,
     Caller,
     Seq,
@@ -22,9 +21,10 @@ from pemba.model import (
     is_slug,
 )
 from pemba.service import guards
-from pemba.service.mutation import Mutations, require_usable
+from pemba.service.archive import workspace_draft
+from pemba.service.mutation import Draft, Mutations, require_usable
 from pemba.service.results import Changed, Found
-from pemba.service.workspace_creation import create_below
+from pemba.service.workspace_creation import create_below, create_personal, name_of
 from pemba.storage import authority, current_workspaces, journal, outbox, tenants, workspaces
 from pemba.storage.database import SystemTransaction, TenantTransaction
 from pemba.storage.journal import AuditEntry
@@ -34,11 +34,15 @@ MAX_STEM_CHARACTERS = 50
 
 @dataclass(frozen=True, slots=True)
 class FirstWorkspace:
-    """A workspace below the root of a tenant; an empty slug or name is made of the user's name."""
+    """A workspace below the root of a tenant; an empty slug or name is made of the user's name.
+
+    Or the user's `personal` one, without a slug, which may be there already.
+    """
 
     tenant_id: TenantId
     slug: str = ""
     name: str = ""
+    personal: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,16 +72,30 @@ async def create(
     Raises AlreadyExists (SLUG_TAKEN), PreconditionFailed (TOO_MANY_USERS).
     """
     tenant_tx = tx.of(first.tenant_id)
-    root = await workspaces.root(tenant_tx)
-    assert root is not None  # every tenant has one
-    slug = first.slug or await _free_slug(tenant_tx, user)
-    name = first.name or user.display_name or user.id[:MAX_NAME_CHARACTERS]
-    draft = await create_below(tenant_tx, caller, seq, root, slug, name, creator=user.id, owner=user.id)
+    draft = await (_personal if first.personal else _below_root)(tenant_tx, caller, seq, user, first)
     await guards.require_room(tenant_tx, draft.added, max_users)
-    entry = AuditEntry(caller, method, draft.object_text, None, draft.after)
+    entry = AuditEntry(caller, method, draft.object_text, draft.before, draft.after)
     await journal.append(tx, first.tenant_id, seq, [draft.operations], entry)
     await current_workspaces.put(tx, user.id, first.tenant_id, draft.record.id)
     return draft.record
+
+
+async def _below_root(
+    tx: TenantTransaction, caller: Caller, seq: Seq, user: User, first: FirstWorkspace
+) -> Draft[Workspace]:
+    root = await workspaces.root(tx)
+    assert root is not None  # every tenant has one
+    slug = first.slug or await _free_slug(tx, user)
+    return await create_below(tx, caller, seq, root, slug, first.name or name_of(user), creator=user.id, owner=user.id)
+
+
+async def _personal(
+    tx: TenantTransaction, caller: Caller, seq: Seq, user: User, first: FirstWorkspace
+) -> Draft[Workspace]:
+    there = await workspaces.personal(tx, user.id)
+    if there is not None:
+        return workspace_draft(there, there, (), ())
+    return await create_personal(tx, caller, seq, user.id, first.name)
 
 
 class CurrentWorkspaces:

@@ -1,4 +1,4 @@
-"""A new workspace below another, with its first owner."""
+"""A new workspace below another, with its first owner, or a user's personal one."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from dataclasses import replace
 from pemba import projection
 from pemba.errors import PreconditionFailed, Reason
 from pemba.model import (
+    MAX_NAME_CHARACTERS,
     MAX_WORKSPACE_DEPTH,
     Caller,
     Role,
     Seq,
     SubjectRef,
+    TenantId,
     Tuple,
+    User,
     UserId,
     Workspace,
     WorkspaceKind,
@@ -23,6 +26,9 @@ from pemba.service.ids import new_workspace_id
 from pemba.service.mutation import Draft
 from pemba.storage import memberships, users, workspaces
 from pemba.storage.database import TenantTransaction
+
+PERSONAL_SLUG = "personal"
+"""Of every personal workspace: it has no siblings, and no path leads to it."""
 
 
 async def create_below(
@@ -44,6 +50,25 @@ async def create_below(
     if owner is not None:
         after |= await _make_owner(tx, caller, workspace, owner, projects, seq)
     return replace(workspace_draft(None, workspace, (), after), added=[owner] if owner else [])
+
+
+async def create_personal(
+    tx: TenantTransaction, caller: Caller, seq: Seq, user_id: UserId, name: str = ""
+) -> Draft[Workspace]:
+    """Without a name it has the user's.  Raises AlreadyExists (PERSONAL_EXISTS), PreconditionFailed (USER_DEACTIVATED).
+
+    The user is creator and owner, and neither parent nor anything else says so besides.
+    """
+    user = (await users.ensure_locked(tx, [user_id]))[user_id]
+    require_may_hold(user)
+    workspace = await workspaces.insert(tx, _personal(tx.tenant_id, user, name or name_of(user)), seq)
+    after = await _make_owner(tx, caller, workspace, user_id, user.has_tuples, seq)
+    return replace(workspace_draft(None, workspace, (), after), added=[user_id])
+
+
+def name_of(user: User) -> str:
+    """What a workspace of theirs is called for want of another name."""
+    return user.display_name or user.id[:MAX_NAME_CHARACTERS]
 
 
 def require_depth(depth: int) -> None:
@@ -72,6 +97,24 @@ async def _make_owner(
         tx, tx.tenant_id, workspace.id, SubjectRef("user", owner), Role.OWNER, caller.acting_user, seq
     )
     return projection.membership_tuples(membership, subject_is_active=projects, object_is_archived=False)
+
+
+def _personal(tenant_id: TenantId, user: User, name: str) -> Workspace:
+    return Workspace(
+        tenant_id=tenant_id,
+        id=new_workspace_id(),
+        parent_id=None,
+        slug=PERSONAL_SLUG,
+        name=name,
+        kind=WorkspaceKind.PERSONAL,
+        archive_time=None,
+        archived_with=None,
+        creator_id=user.id,
+        create_time=user.create_time,
+        update_time=user.update_time,
+        etag="",
+        personal_user_id=user.id,
+    )
 
 
 def _new(parent: Workspace, slug: str, name: str, creator: UserId | None) -> Workspace:

@@ -56,6 +56,11 @@ async def require_may_list(
         await require_on_workspace(tx, caller, parent, Action.SEE, named)
 
 
+def may_see_personal(caller: Caller, search: Search) -> bool:
+    """Whether the search finds the user's personal workspace too: for themselves and for system keys."""
+    return search.user is not None and (caller.is_system or caller.acting_user == search.user)
+
+
 async def denied_at_once(tx: TenantTransaction, user: UserId | None) -> Reason | None:
     """Why a check of this user would be DENIED without being asked."""
     tenant = await tenants.get(tx)
@@ -75,8 +80,12 @@ async def find(
     include_archived: bool,
     after: Sequence[str] | None,
     limit: int,
+    with_personal: bool = False,
 ) -> list[tuple[tuple[str, str], Workspace]]:
-    """(position, workspace) of those below `parent` that the search is about, in its order."""
+    """(position, workspace) of those below `parent` that the search is about, in its order.
+
+    `with_personal`: and the personal workspace of the search's user.
+    """
     return await workspace_search.search(
         tx,
         parent.id,
@@ -89,6 +98,7 @@ async def find(
         order=(search.order or ("path" if recursive else "slug"), search.descending),
         after=after,
         limit=limit,
+        with_personal=with_personal,
     )
 
 

@@ -15,15 +15,24 @@ from pemba.model import (
     UserId,
     Workspace,
     WorkspaceId,
+    WorkspaceKind,
 )
 from pemba.service import archive, key_roles
 from pemba.service.archive import WORKSPACE, workspace_draft
-from pemba.service.guards import require_not_root
+from pemba.service.guards import require_frozen, require_in_tree, require_not_root
 from pemba.service.mutation import Draft, MutationOptions, Mutations, require_etag
+from pemba.service.personal_workspaces import PersonalWorkspaces
 from pemba.service.results import Changed, Found, Page
 from pemba.service.rights import Action, require_on_workspace, usable, visible
 from pemba.service.workspace_creation import create_below, require_depth
-from pemba.service.workspace_search import EVERYTHING, Search, denied_at_once, find, require_may_list
+from pemba.service.workspace_search import (
+    EVERYTHING,
+    Search,
+    denied_at_once,
+    find,
+    may_see_personal,
+    require_may_list,
+)
 from pemba.storage import memberships, outbox, shares, workspaces
 from pemba.storage.database import TenantTransaction
 
@@ -33,6 +42,7 @@ class WorkspaceService:
 
     def __init__(self, mutations: Mutations) -> None:
         self._mutations = mutations
+        self._personal = PersonalWorkspaces(mutations)
         self._database = mutations.database
         self._signer = mutations.signer
 
@@ -61,11 +71,30 @@ class WorkspaceService:
             parent = await usable(tx, caller, parent_id, Action.CREATE_CHILD, what="parent workspace")
             if owner is not None and caller.acting_user is None:
                 await require_on_workspace(tx, caller, parent, Action.MAKE_OWNERS)
+            require_in_tree(parent, "a parent")
             return await create_below(
                 tx, caller, seq, parent, slug, name, creator=caller.acting_user, owner=caller.acting_user or owner
             )
 
         return await self._mutations.run(caller, tenant_id, options, WORKSPACE, body)
+
+    async def create_personal_workspace(
+        self, caller: Caller, tenant_id: TenantId, *, user_id: UserId, name: str, options: MutationOptions
+    ) -> Changed[Workspace]:
+        """A user's own, beside the tree; without a name it has theirs.
+
+        Raises AlreadyExists (PERSONAL_EXISTS), Forbidden (for another user), PreconditionFailed (USER_DEACTIVATED).
+        """
+        return await self._personal.create(caller, tenant_id, user_id, name=name, options=options)
+
+    async def ensure_personal_workspace(
+        self, caller: Caller, tenant_id: TenantId, *, user_id: UserId, options: MutationOptions
+    ) -> tuple[Changed[Workspace], bool]:
+        """A user's own, and whether this made it; archived, where its user archived it.
+
+        As `create_personal_workspace`, and ConcurrentUpdate after three attempts that others came between.
+        """
+        return await self._personal.ensure(caller, tenant_id, user_id, options)
 
     async def get_workspace(
         self, caller: Caller, tenant_id: TenantId, *, workspace_id: WorkspaceId | None, path: str | None
@@ -97,7 +126,8 @@ class WorkspaceService:
     ) -> Page[Workspace]:
         """Those below `parent_id` (None: the root): its children by slug, or `recursive` all, parents first.
 
-        A search selects among them, and may order them otherwise.  Raises NotFound, Forbidden.
+        A search selects among them, and may order them otherwise; all on which a user has a permission have their
+        personal one among them, for that user and for system keys.  Raises NotFound, Forbidden.
         """
         arguments: list[object] = [
             "ListWorkspaces",
@@ -129,6 +159,7 @@ class WorkspaceService:
                     include_archived=include_archived,
                     after=position,
                     limit=page_size + 1,
+                    with_personal=recursive and parent_id is None and may_see_personal(caller, search),
                 )
             )
         shown = found[:page_size]
@@ -142,12 +173,19 @@ class WorkspaceService:
         workspace_id: WorkspaceId,
         *,
         name: str | None,
+        kind: WorkspaceKind | None = None,
+        personal_user_id: str | None = None,
         options: MutationOptions,
     ) -> Changed[Workspace]:
-        """Change the name; None leaves it."""
+        """Change the name; None leaves it.  Kind and user take what they are.
+
+        Raises PreconditionFailed (PERSONAL_KIND_FROZEN, PERSONAL_OWNER_FROZEN), InvalidRequest
+        (OWNER_ONLY_ON_PERSONAL).
+        """
 
         async def body(tx: TenantTransaction, seq: Seq) -> Draft[Workspace]:
             before = await usable(tx, caller, workspace_id, Action.UPDATE)
+            require_frozen(before, kind, personal_user_id)
             require_etag(before.etag, options)
             unchanged = name is None or name == before.name
             after = before if unchanged else await workspaces.rename(tx, workspace_id, name or "", seq)
@@ -172,8 +210,10 @@ class WorkspaceService:
         async def body(tx: TenantTransaction, seq: Seq) -> Draft[Workspace]:
             before = await usable(tx, caller, workspace_id, Action.MOVE)
             require_not_root(before, "moved")
+            require_in_tree(before, "moved")
             require_etag(before.etag, options)
             parent = await usable(tx, caller, new_parent_id, Action.RECEIVE, what="new parent workspace")
+            require_in_tree(parent, "a parent")
             await _require_place(tx, before, parent)
             unchanged = parent.id == before.parent_id
             after = before if unchanged else await workspaces.move(tx, workspace_id, parent.id, seq)

@@ -18,7 +18,7 @@ from pemba.errors import (
     Rejected,
     Unavailable,
 )
-from pemba.storage import tables
+from pemba.storage import personal_rules, tables
 
 log = structlog.get_logger()
 
@@ -27,6 +27,18 @@ _VIOLATIONS: dict[str, Callable[[], PembaError]] = {
     tables.TENANT_SLUG: lambda: AlreadyExists(Reason.SLUG_TAKEN, "slug: another tenant has it"),
     tables.SIBLING_SLUG: lambda: AlreadyExists(Reason.SLUG_TAKEN, "slug: a workspace beside it has it"),
     tables.ONE_ROOT: lambda: AlreadyExists(Reason.ROOT_WORKSPACE, "the tenant has a root workspace already"),
+    tables.ONE_PERSONAL: lambda: AlreadyExists(
+        Reason.PERSONAL_EXISTS, "the user has a personal workspace in the tenant; EnsurePersonalWorkspace gives it"
+    ),
+    personal_rules.MEMBERSHIP: lambda: PreconditionFailed(
+        Reason.PERSONAL_MEMBERSHIP_FIXED, "the only member of a personal workspace is its user, as owner"
+    ),
+    personal_rules.SHARED: lambda: PreconditionFailed(
+        Reason.PERSONAL_MEMBERSHIP_FIXED, "a personal workspace is not shared, and nothing is shared with it"
+    ),
+    personal_rules.TREE: lambda: PreconditionFailed(
+        Reason.PERSONAL_KIND_FROZEN, "a personal workspace has no workspaces below it"
+    ),
     tables.PARENT: lambda: PreconditionFailed(
         Reason.HAS_CHILDREN, "the workspace has children; move or delete them first"
     ),

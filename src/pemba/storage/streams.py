@@ -39,13 +39,14 @@ _LAST_NAMED = Statement(
 _NOW = Statement("SELECT now() AS now")
 _WITH_JOBS = Statement("SELECT user_id FROM user_job WHERE user_id = ANY (CAST(:user_ids AS text[]))")
 _SLUGS = Statement("SELECT id, slug FROM tenants WHERE id = ANY (CAST(:ids AS text[]))")
-# From each workspace up: the path is put together on the way, and whole where there is no parent.
+# From each workspace up: the path is put together on the way, and whole where there is no parent.  None leads to a
+# personal one.
 _PATHS = Statement(
     """
     WITH RECURSIVE line AS (
         SELECT w.tenant_id, w.id, w.parent_id, CASE WHEN w.parent_id IS NULL THEN '' ELSE w.slug END AS path
         FROM unnest(CAST(:tenant_ids AS text[]), CAST(:ids AS text[])) AS named (tenant_id, id)
-        JOIN workspaces w ON w.tenant_id = named.tenant_id AND w.id = named.id
+        JOIN workspaces w ON w.tenant_id = named.tenant_id AND w.id = named.id AND w.kind <> 'personal'
         UNION
         SELECT line.tenant_id, line.id, p.parent_id,
             CASE WHEN p.parent_id IS NULL THEN line.path ELSE p.slug || '/' || line.path END

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import BYTEA, JSONB, UUID
 
 from pemba.model import MAX_EXTERNAL_ID_CHARACTERS, MAX_NAME_CHARACTERS, SHARDS
+from pemba.storage import personal_rules
 
 metadata = sa.MetaData(
     naming_convention={
@@ -25,6 +26,7 @@ metadata = sa.MetaData(
 TENANT_SLUG = "tenants_slug_key"
 SIBLING_SLUG = "workspaces_sibling_slug_key"
 ONE_ROOT = "workspaces_one_root_key"
+ONE_PERSONAL = "workspaces_one_personal_key"
 PARENT = "workspaces_tenant_id_parent_id_fkey"
 EMAIL = "users_email_key"
 GROUP_SLUG = "groups_slug_key"
@@ -146,8 +148,16 @@ workspaces = sa.Table(
     sa.CheckConstraint("parent_id <> id", name="own_parent"),
     sa.CheckConstraint("(archive_time IS NULL) = (archived_with IS NULL)", name="archived"),
     sa.CheckConstraint("kind <> 'root' OR archive_time IS NULL", name="root_not_archived"),
+    # That kind and personal_user_id never change is a matter of privileges, the rest of personal_rules.
 )
 sa.Index(ONE_ROOT, workspaces.c.tenant_id, unique=True, postgresql_where=sa.text("kind = 'root'"))
+sa.Index(
+    ONE_PERSONAL,
+    workspaces.c.tenant_id,
+    workspaces.c.personal_user_id,
+    unique=True,
+    postgresql_where=sa.text("personal_user_id IS NOT NULL"),
+)
 sa.Index(
     SIBLING_SLUG,
     workspaces.c.tenant_id,
@@ -543,3 +553,5 @@ schema_version = sa.Table(
 )
 
 from pemba.storage import key_tables as key_tables  # noqa: E402 - one import knows every table
+
+personal_rules.attach(metadata)

@@ -10,6 +10,9 @@ from pemba.storage.statement import Statement
 _GUARDED = """
     (m.workspace_id IS NULL AND m.role = 'admin' OR m.role = 'owner' AND CAST(:with_owned AS bool))
     AND EXISTS (SELECT FROM users u WHERE u.id = m.user_id AND u.status = 'active')
+    AND NOT EXISTS (
+        SELECT FROM workspaces w WHERE w.tenant_id = m.tenant_id AND w.id = m.workspace_id AND w.kind = 'personal'
+    )
 """
 _GUARDED_TENANTS = Statement(
     f"SELECT DISTINCT m.tenant_id FROM memberships m WHERE m.user_id = :user_id AND {_GUARDED}"

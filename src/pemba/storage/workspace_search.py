@@ -11,7 +11,7 @@ from pemba.storage.statement import Statement
 from pemba.storage.workspaces import COLUMNS_OF_W, from_record
 
 _KEYS = {
-    "path": "below.path",
+    "path": "places.path",
     "slug": "w.slug",
     "name": "w.name",
     "create_time": "to_char(w.create_time AT TIME ZONE 'UTC', 'YYYYMMDDHH24MISSUS')",
@@ -35,11 +35,16 @@ def _statement(key: str, *, descending: bool) -> Statement:
                 AND (CAST(:include_archived AS bool) OR w.archive_time IS NULL)
                 AND (CAST(:recursive AS bool) OR below.id = :parent_id)
         ),
+        places AS (
+            SELECT id, path FROM below WHERE id <> :parent_id
+            UNION ALL
+            SELECT id, '' FROM workspaces
+            WHERE CAST(:with_personal AS bool) AND tenant_id = :tenant_id AND personal_user_id = :user_id
+        ),
         found AS (
             SELECT {COLUMNS_OF_W}, ({key}) COLLATE "C" AS key
-            FROM below JOIN workspaces w ON w.tenant_id = :tenant_id AND w.id = below.id
-            WHERE below.id <> :parent_id
-                AND (CAST(:user_id AS text) IS NULL OR w.id IN (SELECT id FROM reached))
+            FROM places JOIN workspaces w ON w.tenant_id = :tenant_id AND w.id = places.id
+            WHERE (CAST(:user_id AS text) IS NULL OR w.id IN (SELECT id FROM reached))
                 AND {_HAS.format("name")} AND {_IS.format("name")} AND {_HAS.format("slug")} AND {_IS.format("slug")}
         )
         SELECT * FROM found
@@ -69,10 +74,12 @@ async def search(
     order: tuple[str, bool],
     after: Sequence[str] | None,
     limit: int,
+    with_personal: bool = False,
 ) -> list[tuple[tuple[str, str], Workspace]]:
     """(position, workspace), at most `limit`; the position is what `after` takes.
 
     With a user: only those on which one of `roles` holds, by the user's own, inherited, or as an admin of the tenant.
+    `with_personal`: the user's personal workspace too, which is not below anything; by path it comes first.
     `has` and `equal` are texts by `name` and `slug`; `order` is (path, slug, name or create_time; descending).
     """
     records = await _SEARCH[order].rows(
@@ -90,5 +97,6 @@ async def search(
         after_key=None if after is None else after[0],
         after_id=None if after is None else after[1],
         limit=limit,
+        with_personal=with_personal,
     )
     return [((r["key"], r["id"]), from_record(r)) for r in records]

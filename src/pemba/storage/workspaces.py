@@ -12,7 +12,7 @@ from pemba.storage.statement import Statement
 
 _COLUMNS = (
     "tenant_id, id, parent_id, slug, name, kind, archive_time, archived_with, creator_id,"
-    " create_time, update_time, changed_seq"
+    " create_time, update_time, changed_seq, personal_user_id"
 )
 COLUMNS_OF_W = ", ".join(f"w.{column.strip()}" for column in _COLUMNS.split(","))
 # A step up from `line` and a step down from `below`, each a look into an index.  PostgreSQL cannot know how short a way
@@ -25,8 +25,8 @@ _CHILDREN_OF_BELOW = (
 )
 
 _INSERT = Statement(
-    "INSERT INTO workspaces (tenant_id, id, parent_id, slug, name, kind, creator_id, changed_seq)"
-    " VALUES (:tenant_id, :id, :parent_id, :slug, :name, :kind, :creator_id, :seq)"
+    "INSERT INTO workspaces (tenant_id, id, parent_id, slug, name, kind, creator_id, changed_seq, personal_user_id)"
+    " VALUES (:tenant_id, :id, :parent_id, :slug, :name, :kind, :creator_id, :seq, :personal_user_id)"
     f" RETURNING {_COLUMNS}"
 )
 _GET = Statement(f"SELECT {_COLUMNS} FROM workspaces WHERE tenant_id = :tenant_id AND id = :id")
@@ -34,6 +34,7 @@ _GET_MANY = Statement(
     f"SELECT {_COLUMNS} FROM workspaces WHERE tenant_id = :tenant_id AND id = ANY (CAST(:ids AS text[]))"
 )
 _ROOT = Statement(f"SELECT {_COLUMNS} FROM workspaces WHERE tenant_id = :tenant_id AND kind = 'root'")
+_PERSONAL = Statement(f"SELECT {_COLUMNS} FROM workspaces WHERE tenant_id = :tenant_id AND personal_user_id = :user_id")
 _GET_BY_PATH = Statement(
     f"""
     WITH RECURSIVE path AS (
@@ -102,10 +103,20 @@ _UNARCHIVE = Statement(
     f" WHERE tenant_id = :tenant_id AND id = ANY (CAST(:ids AS text[])) RETURNING {_COLUMNS}"
 )
 _DELETE = Statement("DELETE FROM workspaces WHERE tenant_id = :tenant_id AND id = :id")
+_DELETE_LEFT = Statement(
+    f"""
+    DELETE FROM workspaces w WHERE w.tenant_id = :tenant_id AND w.personal_user_id = :user_id
+        AND NOT EXISTS (SELECT FROM memberships m WHERE m.tenant_id = w.tenant_id AND m.workspace_id = w.id)
+    RETURNING {COLUMNS_OF_W}
+    """
+)
 
 
 async def insert(tx: TenantTransaction | SystemTransaction, workspace: Workspace, seq: Seq) -> Workspace:
-    """Store a new workspace; its times and etag come from the database.  Raises AlreadyExists (SLUG_TAKEN)."""
+    """Store a new workspace; its times and etag come from the database.
+
+    Raises AlreadyExists (SLUG_TAKEN, PERSONAL_EXISTS).
+    """
     return from_record(
         await _INSERT.one(
             tx,
@@ -117,6 +128,7 @@ async def insert(tx: TenantTransaction | SystemTransaction, workspace: Workspace
             kind=workspace.kind,
             creator_id=workspace.creator_id,
             seq=seq,
+            personal_user_id=workspace.personal_user_id,
         )
     )
 
@@ -133,6 +145,12 @@ async def get_many(tx: TenantTransaction, ids: Sequence[WorkspaceId]) -> list[Wo
 
 async def root(tx: TenantTransaction) -> Workspace | None:
     record = await _ROOT.row(tx, tenant_id=tx.tenant_id)
+    return None if record is None else from_record(record)
+
+
+async def personal(tx: TenantTransaction, user_id: UserId) -> Workspace | None:
+    """The personal workspace of the user, archived or not."""
+    record = await _PERSONAL.row(tx, tenant_id=tx.tenant_id, user_id=user_id)
     return None if record is None else from_record(record)
 
 
@@ -193,6 +211,12 @@ async def delete(tx: TenantTransaction, workspace_id: WorkspaceId) -> None:
     await _DELETE.run(tx, tenant_id=tx.tenant_id, id=workspace_id)
 
 
+async def delete_left_by(tx: TenantTransaction, user_id: UserId) -> Workspace | None:
+    """Delete the personal workspace of a user whose roles are gone: as it was, None where there is none to delete."""
+    record = await _DELETE_LEFT.row(tx, tenant_id=tx.tenant_id, user_id=user_id)
+    return None if record is None else from_record(record)
+
+
 def from_record(record: Record) -> Workspace:
     """A workspace of its columns."""
     return Workspace(
@@ -208,4 +232,5 @@ def from_record(record: Record) -> Workspace:
         create_time=record["create_time"],
         update_time=record["update_time"],
         etag=str(record["changed_seq"]),
+        personal_user_id=None if record["personal_user_id"] is None else UserId(record["personal_user_id"]),
     )

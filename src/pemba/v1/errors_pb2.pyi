@@ -49,9 +49,13 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_ONLY_OWNER_MAKES_OWNERS: _ErrorReason.ValueType  # 12
     """PERMISSION_DENIED: only who holds `own` makes or unmakes owners."""
     ERROR_REASON_PERSONAL_MEMBERSHIP_FIXED: _ErrorReason.ValueType  # 13
-    """FAILED_PRECONDITION: the only member of a personal workspace is its user."""
+    """FAILED_PRECONDITION: the only member of a personal workspace is its user, as owner: nobody gets or loses a role on it,
+    and it is not shared.  This comes before LAST_OWNER.
+    """
     ERROR_REASON_PERSONAL_KIND_FROZEN: _ErrorReason.ValueType  # 14
-    """FAILED_PRECONDITION: a workspace neither becomes nor stops being personal."""
+    """FAILED_PRECONDITION: a workspace neither becomes nor stops being personal; a personal one has neither parent nor
+    children, and is not moved.
+    """
     ERROR_REASON_PERSONAL_OWNER_FROZEN: _ErrorReason.ValueType  # 15
     """FAILED_PRECONDITION: a personal workspace stays with its user."""
     ERROR_REASON_OWNER_ONLY_ON_PERSONAL: _ErrorReason.ValueType  # 16
@@ -138,6 +142,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION: the secret before the last rotation is still good, until metadata `until`; wait for that, or
     rotate without an overlap, which ends it.
     """
+    ERROR_REASON_PERSONAL_EXISTS: _ErrorReason.ValueType  # 62
+    """ALREADY_EXISTS: the user has a personal workspace in the tenant; EnsurePersonalWorkspace gives it."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a request failed, or why a question was answered without being asked.
@@ -174,9 +180,13 @@ ERROR_REASON_OWN_ROLE: ErrorReason.ValueType  # 11
 ERROR_REASON_ONLY_OWNER_MAKES_OWNERS: ErrorReason.ValueType  # 12
 """PERMISSION_DENIED: only who holds `own` makes or unmakes owners."""
 ERROR_REASON_PERSONAL_MEMBERSHIP_FIXED: ErrorReason.ValueType  # 13
-"""FAILED_PRECONDITION: the only member of a personal workspace is its user."""
+"""FAILED_PRECONDITION: the only member of a personal workspace is its user, as owner: nobody gets or loses a role on it,
+and it is not shared.  This comes before LAST_OWNER.
+"""
 ERROR_REASON_PERSONAL_KIND_FROZEN: ErrorReason.ValueType  # 14
-"""FAILED_PRECONDITION: a workspace neither becomes nor stops being personal."""
+"""FAILED_PRECONDITION: a workspace neither becomes nor stops being personal; a personal one has neither parent nor
+children, and is not moved.
+"""
 ERROR_REASON_PERSONAL_OWNER_FROZEN: ErrorReason.ValueType  # 15
 """FAILED_PRECONDITION: a personal workspace stays with its user."""
 ERROR_REASON_OWNER_ONLY_ON_PERSONAL: ErrorReason.ValueType  # 16
@@ -263,4 +273,6 @@ ERROR_REASON_ROTATION_UNDER_WAY: ErrorReason.ValueType  # 61
 """FAILED_PRECONDITION: the secret before the last rotation is still good, until metadata `until`; wait for that, or
 rotate without an overlap, which ends it.
 """
+ERROR_REASON_PERSONAL_EXISTS: ErrorReason.ValueType  # 62
+"""ALREADY_EXISTS: the user has a personal workspace in the tenant; EnsurePersonalWorkspace gives it."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -103,7 +103,8 @@ class MembershipServiceServicer:
 
     def RemoveMember(self, request, context):
         """Take a role away.  From the tenant: with every direct role of the user in it, and their place in its groups (of a
-        group only the role on the tenant).  Leaving is removing oneself.
+        group only the role on the tenant); their personal workspace is deleted, with all it has.  Leaving is removing
+        oneself.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

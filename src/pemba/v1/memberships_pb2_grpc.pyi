@@ -44,7 +44,8 @@ class MembershipServiceStub:
     """The direct role of a subject."""
     RemoveMember: _grpc.UnaryUnaryMultiCallable[_memberships_pb2.RemoveMemberRequest, _memberships_pb2.RemoveMemberResponse]
     """Take a role away.  From the tenant: with every direct role of the user in it, and their place in its groups (of a
-    group only the role on the tenant).  Leaving is removing oneself.
+    group only the role on the tenant); their personal workspace is deleted, with all it has.  Leaving is removing
+    oneself.
     """
     TransferOwnership: _grpc.UnaryUnaryMultiCallable[_memberships_pb2.TransferOwnershipRequest, _memberships_pb2.TransferOwnershipResponse]
     """Make another user an owner of a workspace, and who was one an admin."""
@@ -69,7 +70,8 @@ class MembershipServiceAsyncStub(MembershipServiceStub):
     """The direct role of a subject."""
     RemoveMember: _aio.UnaryUnaryMultiCallable[_memberships_pb2.RemoveMemberRequest, _memberships_pb2.RemoveMemberResponse]  # type: ignore[assignment]
     """Take a role away.  From the tenant: with every direct role of the user in it, and their place in its groups (of a
-    group only the role on the tenant).  Leaving is removing oneself.
+    group only the role on the tenant); their personal workspace is deleted, with all it has.  Leaving is removing
+    oneself.
     """
     TransferOwnership: _aio.UnaryUnaryMultiCallable[_memberships_pb2.TransferOwnershipRequest, _memberships_pb2.TransferOwnershipResponse]  # type: ignore[assignment]
     """Make another user an owner of a workspace, and who was one an admin."""
@@ -115,7 +117,8 @@ class MembershipServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_memberships_pb2.RemoveMemberResponse, _abc.Awaitable[_memberships_pb2.RemoveMemberResponse]]:
         """Take a role away.  From the tenant: with every direct role of the user in it, and their place in its groups (of a
-        group only the role on the tenant).  Leaving is removing oneself.
+        group only the role on the tenant); their personal workspace is deleted, with all it has.  Leaving is removing
+        oneself.
         """
 
     @_abc_1.abstractmethod

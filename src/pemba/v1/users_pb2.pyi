@@ -113,7 +113,9 @@ Global___User: _TypeAlias = User  # noqa: Y015
 
 @_typing.final
 class CreateUserWorkspace(_message.Message):
-    """A workspace to make for a new user: below the tenant's root, owned and created by the user, and their current one."""
+    """A workspace to make for a new user: below the tenant's root or their personal one, owned and created by the user, and
+    their current one.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -124,9 +126,13 @@ class CreateUserWorkspace(_message.Message):
     tenant_id: _builtins.str
     """In which tenant."""
     kind: _workspaces_pb2.WorkspaceKind.ValueType
-    """Empty or WORKSPACE_KIND_SHARED; personal workspaces are not available yet."""
+    """WORKSPACE_KIND_SHARED, which unspecified stands for, or WORKSPACE_KIND_PERSONAL: their personal workspace, which may
+    be there already.
+    """
     slug: _builtins.str
-    """As in Workspace; empty: made of the display name, email or id, with a random end where it is taken."""
+    """As in Workspace; empty: made of the display name, email or id, with a random end where it is taken.  Empty for a
+    personal one.
+    """
     name: _builtins.str
     """As in Workspace; empty: the display name, else the id."""
     def __init__(

@@ -148,8 +148,9 @@ class UserServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeactivateUser(self, request, context):
-        """Deny every check of the user at once, and take all their roles away, for good.  Takes a system key.  LAST_ADMIN and
-        LAST_OWNER where there is no other active one.
+        """Deny every check of the user at once, and take all their roles away, for good; their personal workspaces are deleted.
+        Takes a system key.  LAST_ADMIN and LAST_OWNER where there is no other active one (of a personal workspace nobody is
+        missed).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -53,8 +53,9 @@ class UserServiceStub:
     ActivateUser: _grpc.UnaryUnaryMultiCallable[_users_pb2.ActivateUserRequest, _users_pb2.ActivateUserResponse]
     """Undo a suspension: every role counts again.  Takes a system key."""
     DeactivateUser: _grpc.UnaryUnaryMultiCallable[_users_pb2.DeactivateUserRequest, _users_pb2.DeactivateUserResponse]
-    """Deny every check of the user at once, and take all their roles away, for good.  Takes a system key.  LAST_ADMIN and
-    LAST_OWNER where there is no other active one.
+    """Deny every check of the user at once, and take all their roles away, for good; their personal workspaces are deleted.
+    Takes a system key.  LAST_ADMIN and LAST_OWNER where there is no other active one (of a personal workspace nobody is
+    missed).
     """
     ListUserMemberships: _grpc.UnaryUnaryMultiCallable[_users_pb2.ListUserMembershipsRequest, _users_pb2.ListUserMembershipsResponse]
     """The direct roles of a user, by tenant and workspace."""
@@ -92,8 +93,9 @@ class UserServiceAsyncStub(UserServiceStub):
     ActivateUser: _aio.UnaryUnaryMultiCallable[_users_pb2.ActivateUserRequest, _users_pb2.ActivateUserResponse]  # type: ignore[assignment]
     """Undo a suspension: every role counts again.  Takes a system key."""
     DeactivateUser: _aio.UnaryUnaryMultiCallable[_users_pb2.DeactivateUserRequest, _users_pb2.DeactivateUserResponse]  # type: ignore[assignment]
-    """Deny every check of the user at once, and take all their roles away, for good.  Takes a system key.  LAST_ADMIN and
-    LAST_OWNER where there is no other active one.
+    """Deny every check of the user at once, and take all their roles away, for good; their personal workspaces are deleted.
+    Takes a system key.  LAST_ADMIN and LAST_OWNER where there is no other active one (of a personal workspace nobody is
+    missed).
     """
     ListUserMemberships: _aio.UnaryUnaryMultiCallable[_users_pb2.ListUserMembershipsRequest, _users_pb2.ListUserMembershipsResponse]  # type: ignore[assignment]
     """The direct roles of a user, by tenant and workspace."""
@@ -170,8 +172,9 @@ class UserServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _users_pb2.DeactivateUserRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_users_pb2.DeactivateUserResponse, _abc.Awaitable[_users_pb2.DeactivateUserResponse]]:
-        """Deny every check of the user at once, and take all their roles away, for good.  Takes a system key.  LAST_ADMIN and
-        LAST_OWNER where there is no other active one.
+        """Deny every check of the user at once, and take all their roles away, for good; their personal workspaces are deleted.
+        Takes a system key.  LAST_ADMIN and LAST_OWNER where there is no other active one (of a personal workspace nobody is
+        missed).
         """
 
     @_abc_1.abstractmethod

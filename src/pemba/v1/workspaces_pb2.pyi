@@ -36,7 +36,7 @@ class _WorkspaceKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Workspa
     WORKSPACE_KIND_SHARED: _WorkspaceKind.ValueType  # 2
     """A workspace with members."""
     WORKSPACE_KIND_PERSONAL: _WorkspaceKind.ValueType  # 3
-    """One user's own.  Not available yet."""
+    """One user's own, beside the tree."""
 
 class WorkspaceKind(_WorkspaceKind, metaclass=_WorkspaceKindEnumTypeWrapper):
     """What a workspace is."""
@@ -48,7 +48,7 @@ WORKSPACE_KIND_ROOT: WorkspaceKind.ValueType  # 1
 WORKSPACE_KIND_SHARED: WorkspaceKind.ValueType  # 2
 """A workspace with members."""
 WORKSPACE_KIND_PERSONAL: WorkspaceKind.ValueType  # 3
-"""One user's own.  Not available yet."""
+"""One user's own, beside the tree."""
 Global___WorkspaceKind: _TypeAlias = WorkspaceKind  # noqa: Y015
 
 @_typing.final
@@ -69,15 +69,16 @@ class Workspace(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    PERSONAL_USER_ID_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """A TypeID, `ws_...`."""
     tenant_id: _builtins.str
     """The tenant it belongs to."""
     parent_id: _builtins.str
-    """The workspace above it; empty for the root."""
+    """The workspace above it; empty for the root, and for a personal one."""
     slug: _builtins.str
     """Unique among its siblings, immutable: 3 to 64 of a-z, 0-9 and -, with a letter or digit first and last, and no
-    reserved word.
+    reserved word.  Of the root `root`; of a personal one, to which no path leads, `personal`.
     """
     name: _builtins.str
     """For people: 1 to 200 printable characters."""
@@ -89,6 +90,8 @@ class Workspace(_message.Message):
     """The user it was made for; empty for none."""
     etag: _builtins.str
     """Changes with every change of the record."""
+    personal_user_id: _builtins.str
+    """Whose it is, where it is personal; empty for every other kind.  Never changes."""
     @_builtins.property
     def archive_time(self) -> _timestamp_pb2.Timestamp:
         """When it was archived; unset while it is in use."""
@@ -116,10 +119,11 @@ class Workspace(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        personal_user_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["archive_time", b"archive_time", "create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["archive_time", b"archive_time", "archived_with", b"archived_with", "create_time", b"create_time", "creator_id", b"creator_id", "etag", b"etag", "id", b"id", "kind", b"kind", "name", b"name", "parent_id", b"parent_id", "slug", b"slug", "tenant_id", b"tenant_id", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["archive_time", b"archive_time", "archived_with", b"archived_with", "create_time", b"create_time", "creator_id", b"creator_id", "etag", b"etag", "id", b"id", "kind", b"kind", "name", b"name", "parent_id", b"parent_id", "personal_user_id", b"personal_user_id", "slug", b"slug", "tenant_id", b"tenant_id", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -143,17 +147,21 @@ class CreateWorkspaceRequest(_message.Message):
     tenant_id: _builtins.str
     """The tenant whose tree it joins."""
     parent_id: _builtins.str
-    """The workspace it goes below."""
+    """The workspace it goes below; empty for a personal one."""
     slug: _builtins.str
-    """As in Workspace."""
+    """As in Workspace; empty for a personal one."""
     name: _builtins.str
-    """As in Workspace."""
+    """As in Workspace.  Of a personal one empty: the display name of its user, else their id."""
     owner: _builtins.str
-    """The user id of its first owner, where nobody is acted for; empty: none, it is administered from above."""
+    """The user id of its first owner, where nobody is acted for; empty: none, it is administered from above.  The owner of
+    a personal one is its user: leave it empty.
+    """
     kind: Global___WorkspaceKind.ValueType
-    """WORKSPACE_KIND_SHARED, which unspecified stands for."""
+    """WORKSPACE_KIND_SHARED, which unspecified stands for, or WORKSPACE_KIND_PERSONAL."""
     personal_user_id: _builtins.str
-    """For personal workspaces, which are not available yet: must be empty."""
+    """Whose personal workspace it is; empty: the acting user's.  For another user than that it takes a system key.  With
+    another kind it must be empty (OWNER_ONLY_ON_PERSONAL).  PERSONAL_EXISTS where the user has one in the tenant.
+    """
     request_id: _builtins.str
     """Idempotency key of at most 128 characters, kept 24 hours; empty: none."""
     validate_only: _builtins.bool
@@ -312,7 +320,9 @@ class ListWorkspacesRequest(_message.Message):
     @_builtins.property
     def subject(self) -> _types_pb2.SubjectRef:
         """With `permission`: only those on which this user has it; archived ones are then not among them.  Who acts as a user
-        asks about that user, and about others where that user administers `parent_id`.
+        asks about that user, and about others where that user administers `parent_id`.  A user's personal workspace is among
+        them where the user asks themselves, or a system key does, `recursive` and without `parent_id`; no other list has
+        personal ones.
         """
 
     def __init__(
@@ -386,6 +396,8 @@ class UpdateWorkspaceRequest(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    PERSONAL_USER_ID_FIELD_NUMBER: _builtins.int
     tenant_id: _builtins.str
     """The tenant it belongs to."""
     workspace_id: _builtins.str
@@ -398,9 +410,15 @@ class UpdateWorkspaceRequest(_message.Message):
     """Idempotency key of at most 128 characters, kept 24 hours; empty: none."""
     validate_only: _builtins.bool
     """Decide and answer, and change nothing."""
+    kind: Global___WorkspaceKind.ValueType
+    """Takes what it is already: for callers that send a whole record."""
+    personal_user_id: _builtins.str
+    """Takes what it is already: for callers that send a whole record."""
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Which fields to change (`name`, or `*`); none: those that are set."""
+        """Which fields to change (`name`, `kind`, `personal_user_id`, or `*`: those of them that are set, and `name`); none:
+        those that are set.
+        """
 
     def __init__(
         self,
@@ -412,14 +430,25 @@ class UpdateWorkspaceRequest(_message.Message):
         etag: _builtins.str = ...,
         request_id: _builtins.str = ...,
         validate_only: _builtins.bool = ...,
+        kind: Global___WorkspaceKind.ValueType | None = ...,
+        personal_user_id: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_name", b"_name", "name", b"name", "update_mask", b"update_mask"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_kind", b"_kind", "_name", b"_name", "_personal_user_id", b"_personal_user_id", "kind", b"kind", "name", b"name", "personal_user_id", b"personal_user_id", "update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_name", b"_name", "etag", b"etag", "name", b"name", "request_id", b"request_id", "tenant_id", b"tenant_id", "update_mask", b"update_mask", "validate_only", b"validate_only", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_kind", b"_kind", "_name", b"_name", "_personal_user_id", b"_personal_user_id", "etag", b"etag", "kind", b"kind", "name", b"name", "personal_user_id", b"personal_user_id", "request_id", b"request_id", "tenant_id", b"tenant_id", "update_mask", b"update_mask", "validate_only", b"validate_only", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__kind: _TypeAlias = _typing.Literal["kind"]  # noqa: Y015
+    _WhichOneofArgType__kind: _TypeAlias = _typing.Literal["_kind", b"_kind"]  # noqa: Y015
     _WhichOneofReturnType__name: _TypeAlias = _typing.Literal["name"]  # noqa: Y015
     _WhichOneofArgType__name: _TypeAlias = _typing.Literal["_name", b"_name"]  # noqa: Y015
+    _WhichOneofReturnType__personal_user_id: _TypeAlias = _typing.Literal["personal_user_id"]  # noqa: Y015
+    _WhichOneofArgType__personal_user_id: _TypeAlias = _typing.Literal["_personal_user_id", b"_personal_user_id"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__kind) -> _WhichOneofReturnType__kind | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__name) -> _WhichOneofReturnType__name | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__personal_user_id) -> _WhichOneofReturnType__personal_user_id | None: ...
 
 Global___UpdateWorkspaceRequest: _TypeAlias = UpdateWorkspaceRequest  # noqa: Y015
 
@@ -738,3 +767,73 @@ class DeleteWorkspaceResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteWorkspaceResponse: _TypeAlias = DeleteWorkspaceResponse  # noqa: Y015
+
+@_typing.final
+class EnsurePersonalWorkspaceRequest(_message.Message):
+    """Whose."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    tenant_id: _builtins.str
+    """In which tenant."""
+    user_id: _builtins.str
+    """Whose; empty: the acting user's."""
+    request_id: _builtins.str
+    """Idempotency key of at most 128 characters, kept 24 hours; empty: none."""
+    validate_only: _builtins.bool
+    """Decide and answer, and change nothing."""
+    def __init__(
+        self,
+        *,
+        tenant_id: _builtins.str = ...,
+        user_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "tenant_id", b"tenant_id", "user_id", b"user_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EnsurePersonalWorkspaceRequest: _TypeAlias = EnsurePersonalWorkspaceRequest  # noqa: Y015
+
+@_typing.final
+class EnsurePersonalWorkspaceResponse(_message.Message):
+    """The workspace, made or found."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKSPACE_FIELD_NUMBER: _builtins.int
+    CREATED_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
+    REPLAYED_FIELD_NUMBER: _builtins.int
+    created: _builtins.bool
+    """Whether this call made it."""
+    token: _builtins.str
+    """The position of the change, or where it was found that at which it was read."""
+    replayed: _builtins.bool
+    """Whether this is the stored answer to an earlier call with the same `request_id`."""
+    @_builtins.property
+    def workspace(self) -> Global___Workspace:
+        """The record; with `archive_time` where its user archived it."""
+
+    def __init__(
+        self,
+        *,
+        workspace: Global___Workspace | None = ...,
+        created: _builtins.bool = ...,
+        token: _builtins.str = ...,
+        replayed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["workspace", b"workspace"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "replayed", b"replayed", "token", b"token", "workspace", b"workspace"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EnsurePersonalWorkspaceResponse: _TypeAlias = EnsurePersonalWorkspaceResponse  # noqa: Y015

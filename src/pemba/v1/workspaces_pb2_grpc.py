@@ -26,7 +26,12 @@ if _version_not_supported:
 
 
 class WorkspaceServiceStub:
-    """Workspaces: a tree a tenant, down which roles hold.
+    """Workspaces: a tree a tenant, down which roles hold, and beside the tree a personal workspace for each user who wants one.
+
+    A personal workspace has one member, its user, as owner, from its making to its end.  It has neither parent nor
+    children, is not moved or shared, and nobody inherits it: tenant admins, and keys of the tenant that act for nobody, do
+    not see it.  Its user renames, archives, unarchives and deletes it.  While they are suspended it gives nobody anything,
+    as their roles elsewhere; when they are removed from the tenant, or deactivated, it is deleted with all it has.
     """
 
     def __init__(self, channel):
@@ -75,14 +80,24 @@ class WorkspaceServiceStub:
                 request_serializer=pemba_dot_v1_dot_workspaces__pb2.DeleteWorkspaceRequest.SerializeToString,
                 response_deserializer=pemba_dot_v1_dot_workspaces__pb2.DeleteWorkspaceResponse.FromString,
                 _registered_method=True)
+        self.EnsurePersonalWorkspace = channel.unary_unary(
+                '/pemba.v1.WorkspaceService/EnsurePersonalWorkspace',
+                request_serializer=pemba_dot_v1_dot_workspaces__pb2.EnsurePersonalWorkspaceRequest.SerializeToString,
+                response_deserializer=pemba_dot_v1_dot_workspaces__pb2.EnsurePersonalWorkspaceResponse.FromString,
+                _registered_method=True)
 
 
 class WorkspaceServiceServicer:
-    """Workspaces: a tree a tenant, down which roles hold.
+    """Workspaces: a tree a tenant, down which roles hold, and beside the tree a personal workspace for each user who wants one.
+
+    A personal workspace has one member, its user, as owner, from its making to its end.  It has neither parent nor
+    children, is not moved or shared, and nobody inherits it: tenant admins, and keys of the tenant that act for nobody, do
+    not see it.  Its user renames, archives, unarchives and deletes it.  While they are suspended it gives nobody anything,
+    as their roles elsewhere; when they are removed from the tenant, or deactivated, it is deleted with all it has.
     """
 
     def CreateWorkspace(self, request, context):
-        """A workspace below another.  Made for an acting user it has that user as owner.
+        """A workspace below another, or a personal one.  Made for an acting user it has that user as owner.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -103,7 +118,7 @@ class WorkspaceServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateWorkspace(self, request, context):
-        """Change a workspace's name.
+        """Change a workspace's name.  What it is and whose it is stays: PERSONAL_KIND_FROZEN, PERSONAL_OWNER_FROZEN.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -132,6 +147,16 @@ class WorkspaceServiceServicer:
 
     def DeleteWorkspace(self, request, context):
         """Delete a workspace without children, and every role on it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EnsurePersonalWorkspace(self, request, context):
+        """The personal workspace of a user, made where there is none; an archived one stays archived.  Users have their own
+        made, who have a role or group in the tenant; for anybody else it takes a system key, and makes the record of a user
+        who has none.  ABORTED (CONCURRENT_UPDATE, with metadata `attempts`) where it was made and deleted by others again
+        and again meanwhile; try again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -180,6 +205,11 @@ def add_WorkspaceServiceServicer_to_server(servicer, server):
                     request_deserializer=pemba_dot_v1_dot_workspaces__pb2.DeleteWorkspaceRequest.FromString,
                     response_serializer=pemba_dot_v1_dot_workspaces__pb2.DeleteWorkspaceResponse.SerializeToString,
             ),
+            'EnsurePersonalWorkspace': grpc.unary_unary_rpc_method_handler(
+                    servicer.EnsurePersonalWorkspace,
+                    request_deserializer=pemba_dot_v1_dot_workspaces__pb2.EnsurePersonalWorkspaceRequest.FromString,
+                    response_serializer=pemba_dot_v1_dot_workspaces__pb2.EnsurePersonalWorkspaceResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'pemba.v1.WorkspaceService', rpc_method_handlers)
@@ -189,7 +219,12 @@ def add_WorkspaceServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class WorkspaceService:
-    """Workspaces: a tree a tenant, down which roles hold.
+    """Workspaces: a tree a tenant, down which roles hold, and beside the tree a personal workspace for each user who wants one.
+
+    A personal workspace has one member, its user, as owner, from its making to its end.  It has neither parent nor
+    children, is not moved or shared, and nobody inherits it: tenant admins, and keys of the tenant that act for nobody, do
+    not see it.  Its user renames, archives, unarchives and deletes it.  While they are suspended it gives nobody anything,
+    as their roles elsewhere; when they are removed from the tenant, or deactivated, it is deleted with all it has.
     """
 
     @staticmethod
@@ -398,6 +433,33 @@ class WorkspaceService:
             '/pemba.v1.WorkspaceService/DeleteWorkspace',
             pemba_dot_v1_dot_workspaces__pb2.DeleteWorkspaceRequest.SerializeToString,
             pemba_dot_v1_dot_workspaces__pb2.DeleteWorkspaceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EnsurePersonalWorkspace(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pemba.v1.WorkspaceService/EnsurePersonalWorkspace',
+            pemba_dot_v1_dot_workspaces__pb2.EnsurePersonalWorkspaceRequest.SerializeToString,
+            pemba_dot_v1_dot_workspaces__pb2.EnsurePersonalWorkspaceResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,20 +27,26 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class WorkspaceServiceStub:
-    """Workspaces: a tree a tenant, down which roles hold."""
+    """Workspaces: a tree a tenant, down which roles hold, and beside the tree a personal workspace for each user who wants one.
+
+    A personal workspace has one member, its user, as owner, from its making to its end.  It has neither parent nor
+    children, is not moved or shared, and nobody inherits it: tenant admins, and keys of the tenant that act for nobody, do
+    not see it.  Its user renames, archives, unarchives and deletes it.  While they are suspended it gives nobody anything,
+    as their roles elsewhere; when they are removed from the tenant, or deactivated, it is deleted with all it has.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> WorkspaceServiceAsyncStub: ...
     CreateWorkspace: _grpc.UnaryUnaryMultiCallable[_workspaces_pb2.CreateWorkspaceRequest, _workspaces_pb2.CreateWorkspaceResponse]
-    """A workspace below another.  Made for an acting user it has that user as owner."""
+    """A workspace below another, or a personal one.  Made for an acting user it has that user as owner."""
     GetWorkspace: _grpc.UnaryUnaryMultiCallable[_workspaces_pb2.GetWorkspaceRequest, _workspaces_pb2.GetWorkspaceResponse]
     """One workspace, by id or by path; archived ones too."""
     ListWorkspaces: _grpc.UnaryUnaryMultiCallable[_workspaces_pb2.ListWorkspacesRequest, _workspaces_pb2.ListWorkspacesResponse]
     """The workspaces below one: its children by slug, or all of the subtree, parents first."""
     UpdateWorkspace: _grpc.UnaryUnaryMultiCallable[_workspaces_pb2.UpdateWorkspaceRequest, _workspaces_pb2.UpdateWorkspaceResponse]
-    """Change a workspace's name."""
+    """Change a workspace's name.  What it is and whose it is stays: PERSONAL_KIND_FROZEN, PERSONAL_OWNER_FROZEN."""
     MoveWorkspace: _grpc.UnaryUnaryMultiCallable[_workspaces_pb2.MoveWorkspaceRequest, _workspaces_pb2.MoveWorkspaceResponse]
     """Hang a workspace with all below it under another parent; what is inherited goes with the new place."""
     ArchiveWorkspace: _grpc.UnaryUnaryMultiCallable[_workspaces_pb2.ArchiveWorkspaceRequest, _workspaces_pb2.ArchiveWorkspaceResponse]
@@ -49,20 +55,32 @@ class WorkspaceServiceStub:
     """Restore what went into the archive with the workspace."""
     DeleteWorkspace: _grpc.UnaryUnaryMultiCallable[_workspaces_pb2.DeleteWorkspaceRequest, _workspaces_pb2.DeleteWorkspaceResponse]
     """Delete a workspace without children, and every role on it."""
+    EnsurePersonalWorkspace: _grpc.UnaryUnaryMultiCallable[_workspaces_pb2.EnsurePersonalWorkspaceRequest, _workspaces_pb2.EnsurePersonalWorkspaceResponse]
+    """The personal workspace of a user, made where there is none; an archived one stays archived.  Users have their own
+    made, who have a role or group in the tenant; for anybody else it takes a system key, and makes the record of a user
+    who has none.  ABORTED (CONCURRENT_UPDATE, with metadata `attempts`) where it was made and deleted by others again
+    and again meanwhile; try again.
+    """
 
 @_typing.type_check_only
 class WorkspaceServiceAsyncStub(WorkspaceServiceStub):
-    """Workspaces: a tree a tenant, down which roles hold."""
+    """Workspaces: a tree a tenant, down which roles hold, and beside the tree a personal workspace for each user who wants one.
+
+    A personal workspace has one member, its user, as owner, from its making to its end.  It has neither parent nor
+    children, is not moved or shared, and nobody inherits it: tenant admins, and keys of the tenant that act for nobody, do
+    not see it.  Its user renames, archives, unarchives and deletes it.  While they are suspended it gives nobody anything,
+    as their roles elsewhere; when they are removed from the tenant, or deactivated, it is deleted with all it has.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateWorkspace: _aio.UnaryUnaryMultiCallable[_workspaces_pb2.CreateWorkspaceRequest, _workspaces_pb2.CreateWorkspaceResponse]  # type: ignore[assignment]
-    """A workspace below another.  Made for an acting user it has that user as owner."""
+    """A workspace below another, or a personal one.  Made for an acting user it has that user as owner."""
     GetWorkspace: _aio.UnaryUnaryMultiCallable[_workspaces_pb2.GetWorkspaceRequest, _workspaces_pb2.GetWorkspaceResponse]  # type: ignore[assignment]
     """One workspace, by id or by path; archived ones too."""
     ListWorkspaces: _aio.UnaryUnaryMultiCallable[_workspaces_pb2.ListWorkspacesRequest, _workspaces_pb2.ListWorkspacesResponse]  # type: ignore[assignment]
     """The workspaces below one: its children by slug, or all of the subtree, parents first."""
     UpdateWorkspace: _aio.UnaryUnaryMultiCallable[_workspaces_pb2.UpdateWorkspaceRequest, _workspaces_pb2.UpdateWorkspaceResponse]  # type: ignore[assignment]
-    """Change a workspace's name."""
+    """Change a workspace's name.  What it is and whose it is stays: PERSONAL_KIND_FROZEN, PERSONAL_OWNER_FROZEN."""
     MoveWorkspace: _aio.UnaryUnaryMultiCallable[_workspaces_pb2.MoveWorkspaceRequest, _workspaces_pb2.MoveWorkspaceResponse]  # type: ignore[assignment]
     """Hang a workspace with all below it under another parent; what is inherited goes with the new place."""
     ArchiveWorkspace: _aio.UnaryUnaryMultiCallable[_workspaces_pb2.ArchiveWorkspaceRequest, _workspaces_pb2.ArchiveWorkspaceResponse]  # type: ignore[assignment]
@@ -71,9 +89,21 @@ class WorkspaceServiceAsyncStub(WorkspaceServiceStub):
     """Restore what went into the archive with the workspace."""
     DeleteWorkspace: _aio.UnaryUnaryMultiCallable[_workspaces_pb2.DeleteWorkspaceRequest, _workspaces_pb2.DeleteWorkspaceResponse]  # type: ignore[assignment]
     """Delete a workspace without children, and every role on it."""
+    EnsurePersonalWorkspace: _aio.UnaryUnaryMultiCallable[_workspaces_pb2.EnsurePersonalWorkspaceRequest, _workspaces_pb2.EnsurePersonalWorkspaceResponse]  # type: ignore[assignment]
+    """The personal workspace of a user, made where there is none; an archived one stays archived.  Users have their own
+    made, who have a role or group in the tenant; for anybody else it takes a system key, and makes the record of a user
+    who has none.  ABORTED (CONCURRENT_UPDATE, with metadata `attempts`) where it was made and deleted by others again
+    and again meanwhile; try again.
+    """
 
 class WorkspaceServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Workspaces: a tree a tenant, down which roles hold."""
+    """Workspaces: a tree a tenant, down which roles hold, and beside the tree a personal workspace for each user who wants one.
+
+    A personal workspace has one member, its user, as owner, from its making to its end.  It has neither parent nor
+    children, is not moved or shared, and nobody inherits it: tenant admins, and keys of the tenant that act for nobody, do
+    not see it.  Its user renames, archives, unarchives and deletes it.  While they are suspended it gives nobody anything,
+    as their roles elsewhere; when they are removed from the tenant, or deactivated, it is deleted with all it has.
+    """
 
     @_abc_1.abstractmethod
     def CreateWorkspace(
@@ -81,7 +111,7 @@ class WorkspaceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _workspaces_pb2.CreateWorkspaceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_workspaces_pb2.CreateWorkspaceResponse, _abc.Awaitable[_workspaces_pb2.CreateWorkspaceResponse]]:
-        """A workspace below another.  Made for an acting user it has that user as owner."""
+        """A workspace below another, or a personal one.  Made for an acting user it has that user as owner."""
 
     @_abc_1.abstractmethod
     def GetWorkspace(
@@ -105,7 +135,7 @@ class WorkspaceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _workspaces_pb2.UpdateWorkspaceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_workspaces_pb2.UpdateWorkspaceResponse, _abc.Awaitable[_workspaces_pb2.UpdateWorkspaceResponse]]:
-        """Change a workspace's name."""
+        """Change a workspace's name.  What it is and whose it is stays: PERSONAL_KIND_FROZEN, PERSONAL_OWNER_FROZEN."""
 
     @_abc_1.abstractmethod
     def MoveWorkspace(
@@ -138,5 +168,17 @@ class WorkspaceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_workspaces_pb2.DeleteWorkspaceResponse, _abc.Awaitable[_workspaces_pb2.DeleteWorkspaceResponse]]:
         """Delete a workspace without children, and every role on it."""
+
+    @_abc_1.abstractmethod
+    def EnsurePersonalWorkspace(
+        self,
+        request: _workspaces_pb2.EnsurePersonalWorkspaceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_workspaces_pb2.EnsurePersonalWorkspaceResponse, _abc.Awaitable[_workspaces_pb2.EnsurePersonalWorkspaceResponse]]:
+        """The personal workspace of a user, made where there is none; an archived one stays archived.  Users have their own
+        made, who have a role or group in the tenant; for anybody else it takes a system key, and makes the record of a user
+        who has none.  ABORTED (CONCURRENT_UPDATE, with metadata `attempts`) where it was made and deleted by others again
+        and again meanwhile; try again.
+        """
 
 def add_WorkspaceServiceServicer_to_server(servicer: WorkspaceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -138,11 +138,17 @@ BAD = {
         "INVALID_FIELD",
         "request_id",
     ),
-    "a personal workspace made by hand": (
-        lambda w: create_workspace(w, kind=workspaces_pb2.WORKSPACE_KIND_PERSONAL),
+    "a personal workspace in the tree": (
+        lambda w: create_workspace(w, kind=workspaces_pb2.WORKSPACE_KIND_PERSONAL, slug="", personal_user_id="bob"),
         INVALID,
         "INVALID_FIELD",
-        "kind",
+        "parent_id",
+    ),
+    "a personal user of another kind": (
+        lambda w: create_workspace(w, personal_user_id="bob"),
+        INVALID,
+        "OWNER_ONLY_ON_PERSONAL",
+        "personal_user_id",
     ),
     "a cycle": (lambda w: move(w, w.line[1], w.line[5]), FAILED, "CYCLE", "below"),
     "a move below itself": (lambda w: move(w, w.line[1], w.line[1]), FAILED, "CYCLE", "itself"),

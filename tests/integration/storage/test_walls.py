@@ -11,6 +11,7 @@ import pytest
 from asyncpg import Connection
 
 import pemba.storage
+from pemba.storage import personal_rules
 from pemba.storage.statement import Statement
 
 ACME, OTHER = "ten_01h455vb4pex5vsknk084sn02q", "ten_01h455vb4pex5vsknk084sn02r"
@@ -27,6 +28,10 @@ TENANTS = f"""
         VALUES ('{ACME}', 'ws_a', 'ws_root', 'a', 'A', 'shared', 1);
     INSERT INTO memberships (tenant_id, workspace_id, subject_type, subject_id, role, changed_seq)
         VALUES ('{ACME}', NULL, 'user', 'alice', 'admin', 1), ('{ACME}', 'ws_a', 'user', 'alice', 'owner', 1);
+    INSERT INTO workspaces (tenant_id, id, slug, name, kind, personal_user_id, changed_seq)
+        VALUES ('{ACME}', 'ws_bobs', 'personal', 'Bob', 'personal', 'bob', 1);
+    INSERT INTO memberships (tenant_id, workspace_id, subject_type, subject_id, role, changed_seq)
+        VALUES ('{ACME}', 'ws_bobs', 'user', 'bob', 'owner', 1);
     INSERT INTO shares (tenant_id, id, workspace_id, with_workspace_id, role, changed_seq)
         VALUES ('{ACME}', 'x', 'ws_a', 'ws_root', 'viewer', 1);
     INSERT INTO groups (tenant_id, id, slug, name, external_id, changed_seq) VALUES
@@ -66,6 +71,22 @@ ILLEGAL = {
     "its own parent": f"UPDATE workspaces SET parent_id = id WHERE id = 'ws_a' AND tenant_id = '{ACME}'",
     "a personal workspace without its user": WORKSPACE + f"('{ACME}', 'x', NULL, 'x', 'X', 'personal', 1, NULL)",
     "a shared workspace with a personal user": WORKSPACE + f"('{ACME}', 'x', 'ws_a', 'x', 'X', 'shared', 1, 'bob')",
+    "a second personal workspace of a user": WORKSPACE + f"('{ACME}', 'x', NULL, 'x', 'X', 'personal', 1, 'bob')",
+    "a personal workspace with a parent": WORKSPACE + f"('{ACME}', 'x', 'ws_a', 'x', 'X', 'personal', 1, 'alice')",
+    "a personal workspace without its member": WORKSPACE + f"('{ACME}', 'x', NULL, 'x', 'X', 'personal', 1, 'alice')",
+    "a personal workspace that lost its member": "DELETE FROM memberships WHERE workspace_id = 'ws_bobs'",
+    "a personal workspace that is nobody's": "UPDATE workspaces SET personal_user_id = NULL WHERE id = 'ws_bobs'",
+    "a workspace below a personal one": WORKSPACE + f"('{ACME}', 'x', 'ws_bobs', 'x', 'X', 'shared', 1, NULL)",
+    "a workspace moved below a personal one": "UPDATE workspaces SET parent_id = 'ws_bobs' WHERE id = 'ws_a'",
+    "another member of a personal workspace": MEMBERSHIP + f"('{ACME}', 'ws_bobs', 'user', 'alice', 'viewer', 1)",
+    "another owner of a personal workspace": MEMBERSHIP + f"('{ACME}', 'ws_bobs', 'user', 'alice', 'owner', 1)",
+    "a group in a personal workspace": MEMBERSHIP + f"('{ACME}', 'ws_bobs', 'group', 'grp_a', 'viewer', 1)",
+    "another role of a personal workspace's user": "UPDATE memberships SET role = 'admin'"
+    " WHERE workspace_id = 'ws_bobs'",
+    "a role that becomes one on a personal workspace": "UPDATE memberships SET workspace_id = 'ws_bobs'"
+    " WHERE workspace_id = 'ws_a' AND subject_id = 'alice'",
+    "a share of a personal workspace": SHARE + f"('{ACME}', 'y', 'ws_bobs', 'ws_a', 'viewer', NULL, 1)",
+    "a share with a personal workspace": SHARE + f"('{ACME}', 'y', 'ws_root', 'ws_bobs', 'viewer', NULL, 1)",
     "an unknown kind": WORKSPACE + f"('{ACME}', 'x', NULL, 'x', 'X', 'other', 1, NULL)",
     "an archived root": "UPDATE workspaces SET archive_time = now(), archived_with = id WHERE id = 'ws_root'",
     "archived with nothing": "UPDATE workspaces SET archive_time = now() WHERE id = 'ws_a'",
@@ -158,6 +179,29 @@ async def as_the_api(connection: Connection, statement: str) -> None:
 async def test_an_illegal_state_cannot_be_stored(connection: Connection, what: str) -> None:
     with pytest.raises(asyncpg.IntegrityConstraintViolationError):
         await connection.execute(ILLEGAL[what])
+
+
+@pytest.mark.parametrize("role", ["pemba_api", "pemba_system"])
+@pytest.mark.parametrize("column", ["kind", "personal_user_id", "tenant_id", "id", "slug", "creator_id"])
+async def test_no_role_that_a_server_takes_on_changes_what_is_frozen(
+    connection: Connection, role: str, column: str
+) -> None:
+    async with connection.transaction():
+        await connection.execute(f"SET LOCAL ROLE {role}; SET LOCAL pemba.tenant_id = '{ACME}'")
+        assert await connection.execute("UPDATE workspaces SET name = 'X' WHERE id = 'ws_a'") == "UPDATE 1"
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await connection.execute(f"UPDATE workspaces SET {column} = {column}")
+
+
+async def test_the_member_of_a_personal_workspace_goes_only_with_it(connection: Connection) -> None:
+    member, workspace = (
+        "DELETE FROM memberships WHERE workspace_id = 'ws_bobs'",
+        "DELETE FROM workspaces WHERE id = 'ws_bobs'",
+    )
+    with pytest.raises(asyncpg.CheckViolationError) as lost:
+        await as_the_api(connection, member)
+    assert lost.value.constraint_name == personal_rules.MEMBERSHIP
+    await as_the_api(connection, f"{member}; {workspace}")
 
 
 TENANTS_TABLES = (

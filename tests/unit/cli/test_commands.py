@@ -204,6 +204,21 @@ def test_each_verb_of_a_workspace_calls_its_rpc(pemba, api, verb):
     assert (called, request.tenant_id, request.workspace_id) == (method, TENANT_ID, ENG_ID)
 
 
+def test_p7_a_personal_workspace_is_shown_with_its_user(pemba, api):
+    mine = workspaces_pb2.Workspace(
+        id=ENG_ID, slug="personal", name="Alice", kind=workspaces_pb2.WORKSPACE_KIND_PERSONAL, personal_user_id="alice"
+    )
+    api.answer("EnsurePersonalWorkspace", workspaces_pb2.EnsurePersonalWorkspaceResponse(workspace=mine))
+    done = pemba("workspace", "personal", "user:alice", "-t", TENANT_ID)
+    assert "(of user:alice)" in done.out
+    assert api.requests == [
+        (
+            "EnsurePersonalWorkspace",
+            workspaces_pb2.EnsurePersonalWorkspaceRequest(tenant_id=TENANT_ID, user_id="alice"),
+        )
+    ]
+
+
 def test_a_tree_shows_children_below_their_parents_and_what_is_archived(pemba, api):
     root = workspaces_pb2.Workspace(id=ROOT_ID)
     api.answer("GetWorkspace", workspaces_pb2.GetWorkspaceResponse(workspace=root))

@@ -316,6 +316,8 @@ def _fakes() -> tuple[FakeService, ...]:
                 "archive_workspace": changed,
                 "unarchive_workspace": changed,
                 "delete_workspace": changed,
+                "create_personal_workspace": changed,
+                "ensure_personal_workspace": (changed, True),
             }
         ),
         FakeService(

@@ -56,14 +56,15 @@ async def test_a_bad_field_is_named(running: Running, field: str, given: dict) -
     assert running.users.calls == []
 
 
-async def test_a_personal_workspace_is_refused_with_what_to_take(running: Running) -> None:
+async def test_a_personal_workspace_has_no_slug(running: Running) -> None:
     request = users_pb2.CreateUserRequest(id="alice")
     request.create_workspace.tenant_id = TENANT_ID
     request.create_workspace.kind = workspaces_pb2.WORKSPACE_KIND_PERSONAL
+    await running.call("CreateUser", request)
+    assert running.users.calls[0].options["first_workspace"] == FirstWorkspace(TENANT_ID, personal=True)
+    request.create_workspace.slug = "mine"
     refusal = await running.refusal("CreateUser", request)
-    assert refusal.violations == {
-        "create_workspace.kind": "personal workspaces are not available yet; takes WORKSPACE_KIND_SHARED"
-    }
+    assert refusal.violations == {"create_workspace.slug": "a personal workspace has none: leave it empty"}
 
 
 @pytest.mark.parametrize(

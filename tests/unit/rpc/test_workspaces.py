@@ -1,7 +1,9 @@
 """WorkspaceService: shapes in, records out."""
 
+import grpc
 import pytest
 
+from pemba.model import WorkspaceKind
 from pemba.service.workspace_search import Search
 from pemba.v1.workspaces_pb2 import (
     WORKSPACE_KIND_PERSONAL,
@@ -10,6 +12,7 @@ from pemba.v1.workspaces_pb2 import (
     ArchiveWorkspaceRequest,
     CreateWorkspaceRequest,
     DeleteWorkspaceRequest,
+    EnsurePersonalWorkspaceRequest,
     GetWorkspaceRequest,
     ListWorkspacesRequest,
     MoveWorkspaceRequest,
@@ -49,15 +52,17 @@ async def test_an_owner_need_not_be_named(running):
         ({"slug": "Eng"}, "slug", "takes 3 to 64"),
         ({"name": ""}, "name", "takes 1 to 200"),
         ({"owner": " "}, "owner", "takes a user id"),
-        ({"kind": WORKSPACE_KIND_PERSONAL}, "kind", "not available yet"),
+        ({"kind": WORKSPACE_KIND_PERSONAL, "slug": "", "owner": "alice"}, "parent_id", "leave it empty"),
+        ({"kind": WORKSPACE_KIND_PERSONAL, "parent_id": ""}, "slug", "leave it empty"),
         ({"kind": WORKSPACE_KIND_ROOT}, "kind", "takes WORKSPACE_KIND_SHARED"),
         ({"kind": 99}, "kind", "takes WORKSPACE_KIND_SHARED"),
-        ({"personal_user_id": "alice"}, "personal_user_id", "not available yet"),
+        ({"personal_user_id": "alice"}, "personal_user_id", "for personal workspaces alone"),
     ],
     ids=str,
 )
 async def test_a_workspace_that_cannot_be_is_refused_by_field(running, changes, field, text):
-    refusal = await running.refusal("CreateWorkspace", create(**changes))
+    acting = ("pemba-on-behalf-of", "user:alice")
+    refusal = await running.refusal("CreateWorkspace", create(**changes), acting)
     assert list(refusal.violations) == [field]
     assert text in refusal.violations[field]
 
@@ -111,6 +116,60 @@ async def test_a_name_is_changed(running):
     noted = running.workspaces.calls[0]
     assert noted.arguments[1:] == (TENANT_ID, WORKSPACE_ID)
     assert (noted.options["name"], noted.options["options"].etag) == ("New", "e1")
+
+
+async def test_p1_a_personal_workspace_is_made_for_the_user_who_is_named_or_acts(running):
+    request = create(kind=WORKSPACE_KIND_PERSONAL, parent_id="", slug="", name="", personal_user_id="bob", owner="bob")
+    await running.call("CreateWorkspace", request)
+    [made] = running.workspaces.calls
+    assert (made.method, made.options["user_id"], made.options["name"]) == ("create_personal_workspace", "bob", "")
+    acting = ("pemba-on-behalf-of", "user:alice")
+    request = create(kind=WORKSPACE_KIND_PERSONAL, parent_id="", slug="", name="Mine")
+    await running.call("CreateWorkspace", request, acting)
+    assert running.workspaces.calls[1].options["user_id"] == "alice"
+    assert "personal_user_id" in (await running.refusal("CreateWorkspace", request)).violations
+    request = create(kind=WORKSPACE_KIND_PERSONAL, parent_id="", slug="", personal_user_id="bob", owner="alice")
+    assert list((await running.refusal("CreateWorkspace", request)).violations) == ["owner"]
+
+
+async def test_p4_a_personal_user_of_another_kind_has_a_reason_of_its_own(running):
+    refusal = await running.refusal("CreateWorkspace", create(personal_user_id="alice"))
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "OWNER_ONLY_ON_PERSONAL")
+
+
+async def test_p7_the_personal_workspace_is_that_of_the_user_who_is_named_or_acts(running):
+    answer = await running.call(
+        "EnsurePersonalWorkspace", EnsurePersonalWorkspaceRequest(tenant_id=TENANT_ID, user_id="bob")
+    )
+    assert (answer.workspace.id, answer.created, answer.token) == (WORKSPACE_ID, True, "t2")
+    acting = ("pemba-on-behalf-of", "user:alice")
+    request = EnsurePersonalWorkspaceRequest(tenant_id=TENANT_ID)
+    await running.call("EnsurePersonalWorkspace", request, acting)
+    assert [noted.options["user_id"] for noted in running.workspaces.calls] == ["bob", "alice"]
+    assert list((await running.refusal("EnsurePersonalWorkspace", request)).violations) == ["user_id"]
+
+
+@pytest.mark.parametrize(
+    ("given", "kind", "user"),
+    [
+        ({"name": "New"}, None, None),
+        ({"name": "New", "kind": WORKSPACE_KIND_PERSONAL, "personal_user_id": "bob"}, WorkspaceKind.PERSONAL, "bob"),
+        ({"name": "New", "update_mask": {"paths": ["*"]}}, None, None),
+        ({"name": "New", "kind": WORKSPACE_KIND_ROOT, "update_mask": {"paths": ["*"]}}, WorkspaceKind.ROOT, None),
+        ({"name": "New", "kind": WORKSPACE_KIND_ROOT, "update_mask": {"paths": ["name"]}}, None, None),
+        ({"update_mask": {"paths": ["personal_user_id"]}}, None, ""),
+    ],
+)
+async def test_p2_p3_an_update_says_what_the_record_is(running, given, kind, user):
+    await running.call("UpdateWorkspace", UpdateWorkspaceRequest(**NAMED, **given))
+    options = running.workspaces.calls[0].options
+    assert (options["kind"], options["personal_user_id"]) == (kind, user)
+
+
+@pytest.mark.parametrize("given", [{"kind": 0}, {"kind": 99}, {"update_mask": {"paths": ["kind"]}}], ids=str)
+async def test_an_update_to_no_kind_is_refused(running, given):
+    refusal = await running.refusal("UpdateWorkspace", UpdateWorkspaceRequest(**NAMED, **given))
+    assert list(refusal.violations) == ["kind"]
 
 
 async def test_a_move_names_the_new_parent(running):

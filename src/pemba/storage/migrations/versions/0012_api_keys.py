@@ -1,15 +1,15 @@
 """API keys, and API keys as subjects of memberships and groups.
 
-Revision ID: 0016
-Revises: 0010
+Revision ID: 0012
+Revises: 0011
 """
 
 from __future__ import annotations
 
 from alembic import op
 
-revision = "0016"
-down_revision = "0010"
+revision = "0012"
+down_revision = "0011"
 branch_labels = None
 depends_on = None
 
