@@ -24,7 +24,7 @@ from pemba.config import DatabaseSettings, RelaySettings, ServeSettings, SpiceDB
 from pemba.errors import ConfigError, PembaError
 from pemba.http.app import build_http
 from pemba.http.server import RunningHttp, run_http
-from pemba.model import SystemScope
+from pemba.model import SystemScope, UserId
 from pemba.relay.expiry import Expiry
 from pemba.relay.healing import Healing
 from pemba.relay.maintenance import Maintenance
@@ -35,7 +35,9 @@ from pemba.rpc.authentication import Authentication, SystemKeys
 from pemba.rpc.limits import Admission
 from pemba.rpc.server import Limits, RpcServer, Services, build_server
 from pemba.rpc.tls import TlsFiles
+from pemba.service import bootstrap
 from pemba.service.api_keys import ApiKeyService
+from pemba.service.bootstrap import FirstTenant
 from pemba.service.filling import StoreFilling
 from pemba.service.groups import GroupService
 from pemba.service.key_expiry import KeyExpiry
@@ -46,6 +48,9 @@ from pemba.service.operations import OperationsService
 from pemba.service.parked import Retries
 from pemba.service.reconciliation import Reconciler
 from pemba.service.refusals import Refusals
+from pemba.service.resealing import Resealing
+from pemba.service.sealing import Sealer
+from pemba.service.settings import SettingsService
 from pemba.service.share_expiry import ShareExpiry
 from pemba.service.shares import ShareService
 from pemba.service.tenants import TenantService
@@ -165,6 +170,7 @@ async def serving(settings: ServeSettings, stopping: asyncio.Event) -> AsyncIter
         services = _services(parts, settings, database, spicedb, feed, signer)
         parts.push_async_callback(keys.write_uses)
         _background(parts, keys.run(), stopping)
+        await _when_reached(lambda: _bootstrap(settings, services), status, stopping)
         rpc = await _grpc(parts, settings, services, gate, keys)
         _background(parts, gate.run(rpc.set_serving), stopping)
         yield Serving(rpc, rpc.port, http.port)
@@ -232,6 +238,7 @@ def _services(
     notifier = Notifier(database)
     parts.push_async_callback(notifier.close)
     refusals = Refusals(database)
+    sealer = Sealer(settings.root_secrets)
     mutations = Mutations(database, signer, notifier, refusals, feed.look_again, settings.max_users_per_tenant)
     reconciler = Reconciler(database, settings.database_url, StoredTuples(spicedb), notifier)
     return Services(
@@ -250,7 +257,15 @@ def _services(
         shares=ShareService(mutations),
         users=UserService(mutations),
         api_keys=ApiKeyService(mutations),
-        operations=OperationsService(database, signer, reconciler, Retries(database, notifier), refusals),
+        operations=OperationsService(
+            database,
+            signer,
+            reconciler,
+            Retries(database, notifier),
+            refusals,
+            Resealing(database, notifier, sealer),
+        ),
+        settings=SettingsService(mutations, sealer),
     )
 
 
@@ -286,6 +301,13 @@ def _tls(settings: ServeSettings) -> TlsFiles | None:
     if settings.grpc_tls_cert_file is None or settings.grpc_tls_key_file is None:
         return None
     return TlsFiles(settings.grpc_tls_cert_file, settings.grpc_tls_key_file, settings.grpc_tls_client_ca_file)
+
+
+async def _bootstrap(settings: ServeSettings, services: Services) -> None:
+    if settings.bootstrap_tenant:
+        name = settings.bootstrap_tenant_name or settings.bootstrap_tenant
+        wanted = FirstTenant(settings.bootstrap_tenant, name, UserId(settings.bootstrap_admin))
+        await bootstrap.ensure(services.tenants, wanted)
 
 
 def _healing(

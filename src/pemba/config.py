@@ -22,6 +22,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from pemba.errors import ConfigError
+from pemba.model import MAX_NAME_CHARACTERS, RESERVED_SLUGS, SLUG_RULE, is_slug, is_user_id
 
 MIN_KEY_BYTES = 32
 DEFAULT_GRPC_PORT = 50551
@@ -111,7 +112,9 @@ class ServeSettings(DatabaseSettings, SpiceDBSettings):
     )
     system_keys_file: Path | None = None
     root_secrets: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="secrets that sign tokens, one a line, 32 bytes at least: the first signs, all verify"
+        (),
+        description="secrets that sign tokens and encrypt secret settings, one a line, 32 bytes at least: the first"
+        " signs and encrypts, all verify and decrypt",
     )
     root_secrets_file: Path | None = None
     reflection: bool = Field(False, description="whether gRPC reflection is on")
@@ -163,12 +166,39 @@ class ServeSettings(DatabaseSettings, SpiceDBSettings):
     max_users_per_tenant: int = Field(
         0, ge=0, description="users who may have roles in one tenant, suspended ones included; 0: no limit"
     )
+    bootstrap_tenant: str = Field(
+        "", description="the slug of a tenant that `serve` makes before it is ready, where there is none such"
+    )
+    bootstrap_tenant_name: str = Field("", description="its name", json_schema_extra=_shown("its slug"))
+    bootstrap_admin: str = Field("", description="the user id of its first admin, which `PEMBA_BOOTSTRAP_TENANT` takes")
     drain_seconds: float = Field(10.0, ge=0, le=600, description="how long a stop waits for calls under way")
 
     @field_validator("grpc_listen", "http_listen")
     @classmethod
     def _is_address_to_bind(cls, value: str) -> str:
         return _address(value)
+
+    @field_validator("bootstrap_tenant")
+    @classmethod
+    def _is_new_slug(cls, value: str) -> str:
+        if value in RESERVED_SLUGS:
+            raise ValueError(f"{value} is a reserved word")
+        if value and not is_slug(value):
+            raise ValueError(SLUG_RULE)
+        return value
+
+    @field_validator("bootstrap_tenant_name")
+    @classmethod
+    def _is_name(cls, value: str) -> str:
+        if len(value) > MAX_NAME_CHARACTERS or not value.isprintable() or value != value.strip():
+            raise ValueError(f"takes 1 to {MAX_NAME_CHARACTERS} printable characters, no blank at either end")
+        return value
+
+    @model_validator(mode="after")
+    def _has_admin(self) -> Self:
+        if self.bootstrap_tenant and not is_user_id(self.bootstrap_admin):
+            raise ConfigError("PEMBA_BOOTSTRAP_ADMIN: PEMBA_BOOTSTRAP_TENANT takes a user id here, its first admin's")
+        return self
 
     @field_validator("system_keys", "root_secrets", mode="before")
     @classmethod

@@ -6,10 +6,11 @@ Standard library only, no I/O: every other package may import it.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import NewType
+from typing import Any, NewType
 
 TenantId = NewType("TenantId", str)
 WorkspaceId = NewType("WorkspaceId", str)
@@ -32,6 +33,8 @@ MAX_GROUP_DEPTH = 10
 MAX_USER_ID_BYTES = 256
 MAX_EXTERNAL_ID_CHARACTERS = 256
 MAX_NAME_CHARACTERS = 200
+MAX_SECRET_BYTES = 8192
+MAX_SETTING_LEVELS = 10
 MAX_EMAIL_BYTES = 320
 MAX_REQUEST_ID_CHARACTERS = 128
 
@@ -56,6 +59,16 @@ def is_typeid(prefix: str, value: str) -> bool:
 def is_slug(value: str) -> bool:
     """Whether `value` has the shape of a slug; reserved words are another question."""
     return _SLUG.fullmatch(value) is not None
+
+
+def is_setting_namespace(value: str) -> bool:
+    """Whether `value` can name a namespace of settings: 1 to 64 of a-z, 0-9, `_`, `-` and `.`, with a letter first."""
+    return re.fullmatch(r"[a-z][a-z0-9_.-]{0,63}", value) is not None
+
+
+def is_setting_name(value: str) -> bool:
+    """Whether `value` can name a setting: 1 to 128 of A-Z, a-z, 0-9, `_`, `-` and `.`, with a letter first."""
+    return re.fullmatch(r"[A-Za-z][A-Za-z0-9_.-]{0,127}", value) is not None
 
 
 def is_user_id(value: str) -> bool:
@@ -266,6 +279,29 @@ class Share:
     """UTC, in whole seconds; from then on it gives nothing.  None: never."""
     created_by: UserId | None
     create_time: datetime
+    etag: str
+
+
+@dataclass(frozen=True, slots=True)
+class SecretSetting:
+    """That there is a secret setting; what it is, is for who asks for it by name."""
+
+    name: str
+    update_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a workspace has set in one namespace."""
+
+    tenant_id: TenantId
+    workspace_id: WorkspaceId
+    namespace: str
+    values: Mapping[str, Any]
+    """JSON by name."""
+    secrets: tuple[SecretSetting, ...]
+    update_time: datetime | None
+    """When one was last set; None where nothing is."""
     etag: str
 
 

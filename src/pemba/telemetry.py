@@ -41,6 +41,8 @@ class Event(StrEnum):
     STORE_FILLED = "store_filled"
     TLS_RENEWED = "tls_renewed"
     TLS_NOT_RENEWED = "tls_not_renewed"
+    TENANT_BOOTSTRAPPED = "tenant_bootstrapped"
+    SECRET_UNREADABLE = "secret_unreadable"  # noqa: S105 - an event, not a secret
 
 
 RPC_SECONDS = Histogram(

@@ -21,9 +21,9 @@ DEFINED = [service for module in MODULES for service in module.DESCRIPTOR.servic
 METHODS = [method for service in DEFINED for method in service.methods]
 NOT_OF_ONE_TENANT = {
     "CreateTenant", "ListTenants", "CreateUser", "GetUser", "ListUsers", "UpdateUser", "SuspendUser", "ActivateUser",
-    "DeactivateUser", "RecordLogin", "GetRelayStatus",
+    "DeactivateUser", "RecordLogin", "GetRelayStatus", "ReencryptSecrets",
 }  # fmt: skip
-WITHOUT_TOKEN = {"GetRelayStatus", "ListParkedOperations", "TailOutbox"}
+WITHOUT_TOKEN = {"GetRelayStatus", "ListParkedOperations", "TailOutbox", "ReencryptSecrets"}
 
 
 def full_name(method):
@@ -54,6 +54,8 @@ def test_reading_takes_read_checking_check_keys_and_operations_admin_and_the_res
         expected = Scope.ADMIN
     elif method.containing_service.name == "PermissionService":
         expected = Scope.CHECK
+    elif method.name == "GetSecretSetting":
+        expected = Scope.ADMIN
     elif method.name.startswith(("Get", "List")):
         expected = Scope.READ
     assert SCOPES[full_name(method)] is expected

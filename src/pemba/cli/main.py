@@ -23,6 +23,7 @@ from pemba.cli import (
     process,
     reconcile,
     schema,
+    settings,
     share,
     tenant,
     user,
@@ -45,6 +46,7 @@ CONTENTS = (
     "member",
     "group",
     "share",
+    "settings",
     "user",
     "key",
     "check",
@@ -84,6 +86,7 @@ app.add_typer(workspace.app, rich_help_panel=RECORDS)
 app.add_typer(member.app, rich_help_panel=RECORDS)
 app.add_typer(group.app, rich_help_panel=RECORDS)
 app.add_typer(share.app, rich_help_panel=RECORDS)
+app.add_typer(settings.app, rich_help_panel=RECORDS)
 app.add_typer(user.app, rich_help_panel=RECORDS)
 app.add_typer(key.app, rich_help_panel=RECORDS)
 app.command("check", rich_help_panel=ASK)(with_call_options(check.check))

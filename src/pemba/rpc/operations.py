@@ -35,6 +35,8 @@ from pemba.v1.operations_pb2 import (
     ReconcileRequest,
     ReconcileResponse,
     ReconcileSummary,
+    ReencryptSecretsRequest,
+    ReencryptSecretsResponse,
     RetryParkedRequest,
     RetryParkedResponse,
     ShardStatus,
@@ -140,6 +142,10 @@ class Operations:
             tenant_id = fields.tenant_id("tenant_id", request.tenant_id) if request.tenant_id else None
         retried = await self._service.retry_parked(call.caller, tenant_id)
         return RetryParkedResponse(retried=retried.count, token=retried.token)
+
+    async def reencrypt_secrets(self, _: ReencryptSecretsRequest, call: Call) -> ReencryptSecretsResponse:
+        done = await self._service.reencrypt_secrets(call.caller)
+        return ReencryptSecretsResponse(reencrypted=done.count, unreadable=done.unreadable)
 
     async def tail_outbox(self, request: TailOutboxRequest, call: Call) -> AsyncGenerator[TailOutboxResponse]:
         with Fields() as fields:

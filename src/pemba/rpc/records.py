@@ -14,6 +14,7 @@ from pemba.model import (
     Membership,
     ObjectRef,
     Role,
+    Settings,
     Share,
     SubjectRef,
     Tenant,
@@ -92,6 +93,22 @@ def workspace(record: Workspace) -> workspaces_pb2.Workspace:
         etag=record.etag,
         personal_user_id=record.personal_user_id or "",
     )
+
+
+def settings(record: Settings) -> workspaces_pb2.Settings:
+    message = workspaces_pb2.Settings(
+        tenant_id=record.tenant_id,
+        workspace_id=record.workspace_id,
+        namespace=record.namespace,
+        secrets=[
+            workspaces_pb2.SecretSetting(name=each.name, update_time=timestamp(each.update_time))
+            for each in record.secrets
+        ],
+        update_time=None if record.update_time is None else timestamp(record.update_time),
+        etag=record.etag,
+    )
+    message.values.update(record.values)
+    return message
 
 
 def user(record: User) -> users_pb2.User:

@@ -26,6 +26,9 @@ SCOPES: dict[str, Scope] = {
     "/pemba.v1.WorkspaceService/UnarchiveWorkspace": Scope.WRITE,
     "/pemba.v1.WorkspaceService/DeleteWorkspace": Scope.WRITE,
     "/pemba.v1.WorkspaceService/EnsurePersonalWorkspace": Scope.WRITE,
+    "/pemba.v1.WorkspaceService/GetSettings": Scope.READ,
+    "/pemba.v1.WorkspaceService/UpdateSettings": Scope.WRITE,
+    "/pemba.v1.WorkspaceService/GetSecretSetting": Scope.ADMIN,
     "/pemba.v1.MembershipService/SetRole": Scope.WRITE,
     "/pemba.v1.MembershipService/SetRoles": Scope.WRITE,
     "/pemba.v1.MembershipService/GetMembership": Scope.READ,
@@ -67,6 +70,7 @@ SCOPES: dict[str, Scope] = {
     "/pemba.v1.OperationsService/ListParkedOperations": Scope.ADMIN,
     "/pemba.v1.OperationsService/RetryParked": Scope.ADMIN,
     "/pemba.v1.OperationsService/TailOutbox": Scope.ADMIN,
+    "/pemba.v1.OperationsService/ReencryptSecrets": Scope.ADMIN,
 }
 
 

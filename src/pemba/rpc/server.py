@@ -29,6 +29,7 @@ from pemba.service.api_keys import ApiKeyService
 from pemba.service.groups import GroupService
 from pemba.service.memberships import MembershipService
 from pemba.service.operations import OperationsService
+from pemba.service.settings import SettingsService
 from pemba.service.shares import ShareService
 from pemba.service.tenants import TenantService
 from pemba.service.users import UserService
@@ -71,6 +72,7 @@ class Services:
     users: UserService
     api_keys: ApiKeyService
     operations: OperationsService
+    settings: SettingsService
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,7 +147,7 @@ def build_server(
     parts = (
         Permissions(services.authorizer),
         Tenants(services.tenants),
-        Workspaces(services.workspaces),
+        Workspaces(services.workspaces, services.settings),
         Memberships(services.memberships),
         Groups(services.groups),
         Shares(services.shares),

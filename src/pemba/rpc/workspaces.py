@@ -7,7 +7,9 @@ from pemba.model import PERMISSIONS, Permission, TenantId, UserId, WorkspaceId, 
 from pemba.rpc import filters, records
 from pemba.rpc.context import WORKSPACE, Call
 from pemba.rpc.records import REASONS
+from pemba.rpc.settings import SettingsMethods
 from pemba.rpc.validation import Fields
+from pemba.service.settings import SettingsService
 from pemba.service.workspace_search import ORDERS, Search
 from pemba.service.workspaces import WorkspaceService
 from pemba.v1.workspaces_pb2 import (
@@ -35,8 +37,9 @@ from pemba.v1.workspaces_pb2 import (
 )
 
 
-class Workspaces:
-    def __init__(self, service: WorkspaceService) -> None:
+class Workspaces(SettingsMethods):
+    def __init__(self, service: WorkspaceService, settings: SettingsService) -> None:
+        super().__init__(settings)
         self._service = service
 
     async def create_workspace(self, request: CreateWorkspaceRequest, call: Call) -> CreateWorkspaceResponse:

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from pemba.errors import Forbidden, NotFound
 from pemba.model import GLOBAL_STREAM, Caller, Seq, SystemScope, TenantId
 from pemba.service import parked as parked_retries
-from pemba.service import rights
+from pemba.service import resealing, rights
 from pemba.service.outbox_tail import OutboxTail, TailEvent
 from pemba.service.parked import Retries
 from pemba.service.reconciliation import Events, Options, Reconciler, Summary
 from pemba.service.refusals import Refusals
 from pemba.service.repair import METHOD
+from pemba.service.resealing import Resealed, Resealing
 from pemba.service.results import Page
 from pemba.storage import installation, outbox, parked, streams
 from pemba.storage.database import Database
@@ -51,13 +52,20 @@ class Retried:
 
 class OperationsService:
     def __init__(
-        self, database: Database, signer: Signer, reconciler: Reconciler, retries: Retries, refusals: Refusals
+        self,
+        database: Database,
+        signer: Signer,
+        reconciler: Reconciler,
+        retries: Retries,
+        refusals: Refusals,
+        resealing: Resealing,
     ) -> None:
         self._database = database
         self._signer = signer
         self._reconciler = reconciler
         self._retries = retries
         self._refusals = refusals
+        self._resealing = resealing
         self._tail = OutboxTail(database)
 
     async def get_relay_status(self, caller: Caller, *, limit: int) -> RelayStatus:
@@ -105,6 +113,11 @@ class OperationsService:
         await self._require_stream(tenant_id)
         count, positions = await self._retries.everything(caller, tenant_id)
         return Retried(count, self._token_of(positions))
+
+    async def reencrypt_secrets(self, caller: Caller) -> Resealed:
+        """Every secret under the first root secret; audited in each tenant.  Raises Forbidden, which is audited too."""
+        await self._require_system(caller, None, resealing.METHOD, "encrypt secrets anew")
+        return await self._resealing.everything(caller)
 
     async def tail_outbox(
         self, caller: Caller, tenant_id: TenantId | None, since: datetime.datetime | None

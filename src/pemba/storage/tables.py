@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import BYTEA, JSONB, UUID
 
 from pemba.model import MAX_EXTERNAL_ID_CHARACTERS, MAX_NAME_CHARACTERS, SHARDS
-from pemba.storage import personal_rules
+from pemba.storage import personal_rules, setting_tables
 
 metadata = sa.MetaData(
     naming_convention={
@@ -554,4 +554,5 @@ schema_version = sa.Table(
 
 from pemba.storage import key_tables as key_tables  # noqa: E402 - one import knows every table
 
+workspace_settings = setting_tables.define(metadata)
 personal_rules.attach(metadata)

@@ -144,6 +144,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_PERSONAL_EXISTS: _ErrorReason.ValueType  # 62
     """ALREADY_EXISTS: the user has a personal workspace in the tenant; EnsurePersonalWorkspace gives it."""
+    ERROR_REASON_SETTINGS_TOO_LARGE: _ErrorReason.ValueType  # 63
+    """FAILED_PRECONDITION: the settings would be more than a namespace or a workspace takes; metadata `limit` says how much."""
+    ERROR_REASON_SECRET_UNREADABLE: _ErrorReason.ValueType  # 64
+    """FAILED_PRECONDITION: the secret cannot be decrypted with the root secrets that this server has; set it anew."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a request failed, or why a question was answered without being asked.
@@ -275,4 +279,8 @@ rotate without an overlap, which ends it.
 """
 ERROR_REASON_PERSONAL_EXISTS: ErrorReason.ValueType  # 62
 """ALREADY_EXISTS: the user has a personal workspace in the tenant; EnsurePersonalWorkspace gives it."""
+ERROR_REASON_SETTINGS_TOO_LARGE: ErrorReason.ValueType  # 63
+"""FAILED_PRECONDITION: the settings would be more than a namespace or a workspace takes; metadata `limit` says how much."""
+ERROR_REASON_SECRET_UNREADABLE: ErrorReason.ValueType  # 64
+"""FAILED_PRECONDITION: the secret cannot be decrypted with the root secrets that this server has; set it anew."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -762,3 +762,46 @@ class TailedOperation(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TailedOperation: _TypeAlias = TailedOperation  # noqa: Y015
+
+@_typing.final
+class ReencryptSecretsRequest(_message.Message):
+    """Nothing to say."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReencryptSecretsRequest: _TypeAlias = ReencryptSecretsRequest  # noqa: Y015
+
+@_typing.final
+class ReencryptSecretsResponse(_message.Message):
+    """What was done, audited in each tenant."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REENCRYPTED_FIELD_NUMBER: _builtins.int
+    UNREADABLE_FIELD_NUMBER: _builtins.int
+    reencrypted: _builtins.int
+    """How many secrets are under the first root secret now that were not."""
+    unreadable: _builtins.int
+    """How many stay as they were because none of the root secrets decrypts them: they have to be set anew."""
+    def __init__(
+        self,
+        *,
+        reencrypted: _builtins.int = ...,
+        unreadable: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reencrypted", b"reencrypted", "unreadable", b"unreadable"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReencryptSecretsResponse: _TypeAlias = ReencryptSecretsResponse  # noqa: Y015

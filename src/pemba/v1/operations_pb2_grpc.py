@@ -55,6 +55,11 @@ class OperationsServiceStub:
                 request_serializer=pemba_dot_v1_dot_operations__pb2.RetryParkedRequest.SerializeToString,
                 response_deserializer=pemba_dot_v1_dot_operations__pb2.RetryParkedResponse.FromString,
                 _registered_method=True)
+        self.ReencryptSecrets = channel.unary_unary(
+                '/pemba.v1.OperationsService/ReencryptSecrets',
+                request_serializer=pemba_dot_v1_dot_operations__pb2.ReencryptSecretsRequest.SerializeToString,
+                response_deserializer=pemba_dot_v1_dot_operations__pb2.ReencryptSecretsResponse.FromString,
+                _registered_method=True)
         self.TailOutbox = channel.unary_stream(
                 '/pemba.v1.OperationsService/TailOutbox',
                 request_serializer=pemba_dot_v1_dot_operations__pb2.TailOutboxRequest.SerializeToString,
@@ -97,6 +102,14 @@ class OperationsServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReencryptSecrets(self, request, context):
+        """Encrypt every secret setting under the first root secret that is under a later one: after a new one was put first, and
+        before the old one is taken away.  Calling it again does what is left, mostly nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def TailOutbox(self, request, context):
         """Rows as they are committed and as they are delivered, until the caller ends it (or for a day).
         """
@@ -126,6 +139,11 @@ def add_OperationsServiceServicer_to_server(servicer, server):
                     servicer.RetryParked,
                     request_deserializer=pemba_dot_v1_dot_operations__pb2.RetryParkedRequest.FromString,
                     response_serializer=pemba_dot_v1_dot_operations__pb2.RetryParkedResponse.SerializeToString,
+            ),
+            'ReencryptSecrets': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReencryptSecrets,
+                    request_deserializer=pemba_dot_v1_dot_operations__pb2.ReencryptSecretsRequest.FromString,
+                    response_serializer=pemba_dot_v1_dot_operations__pb2.ReencryptSecretsResponse.SerializeToString,
             ),
             'TailOutbox': grpc.unary_stream_rpc_method_handler(
                     servicer.TailOutbox,
@@ -242,6 +260,33 @@ class OperationsService:
             '/pemba.v1.OperationsService/RetryParked',
             pemba_dot_v1_dot_operations__pb2.RetryParkedRequest.SerializeToString,
             pemba_dot_v1_dot_operations__pb2.RetryParkedResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReencryptSecrets(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pemba.v1.OperationsService/ReencryptSecrets',
+            pemba_dot_v1_dot_operations__pb2.ReencryptSecretsRequest.SerializeToString,
+            pemba_dot_v1_dot_operations__pb2.ReencryptSecretsResponse.FromString,
             options,
             channel_credentials,
             insecure,

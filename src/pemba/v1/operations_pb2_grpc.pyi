@@ -46,6 +46,10 @@ class OperationsServiceStub:
     """Bring parked tuples to what the records say now, by ordinary rows of up to 500.  What SpiceDB refuses again is
     parked again: ListParkedOperations tells.  The relay does the same by itself once after every schema apply.
     """
+    ReencryptSecrets: _grpc.UnaryUnaryMultiCallable[_operations_pb2.ReencryptSecretsRequest, _operations_pb2.ReencryptSecretsResponse]
+    """Encrypt every secret setting under the first root secret that is under a later one: after a new one was put first, and
+    before the old one is taken away.  Calling it again does what is left, mostly nothing.
+    """
     TailOutbox: _grpc.UnaryStreamMultiCallable[_operations_pb2.TailOutboxRequest, _operations_pb2.TailOutboxResponse]
     """Rows as they are committed and as they are delivered, until the caller ends it (or for a day)."""
 
@@ -66,6 +70,10 @@ class OperationsServiceAsyncStub(OperationsServiceStub):
     RetryParked: _aio.UnaryUnaryMultiCallable[_operations_pb2.RetryParkedRequest, _operations_pb2.RetryParkedResponse]  # type: ignore[assignment]
     """Bring parked tuples to what the records say now, by ordinary rows of up to 500.  What SpiceDB refuses again is
     parked again: ListParkedOperations tells.  The relay does the same by itself once after every schema apply.
+    """
+    ReencryptSecrets: _aio.UnaryUnaryMultiCallable[_operations_pb2.ReencryptSecretsRequest, _operations_pb2.ReencryptSecretsResponse]  # type: ignore[assignment]
+    """Encrypt every secret setting under the first root secret that is under a later one: after a new one was put first, and
+    before the old one is taken away.  Calling it again does what is left, mostly nothing.
     """
     TailOutbox: _aio.UnaryStreamMultiCallable[_operations_pb2.TailOutboxRequest, _operations_pb2.TailOutboxResponse]  # type: ignore[assignment]
     """Rows as they are committed and as they are delivered, until the caller ends it (or for a day)."""
@@ -108,6 +116,16 @@ class OperationsServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_operations_pb2.RetryParkedResponse, _abc.Awaitable[_operations_pb2.RetryParkedResponse]]:
         """Bring parked tuples to what the records say now, by ordinary rows of up to 500.  What SpiceDB refuses again is
         parked again: ListParkedOperations tells.  The relay does the same by itself once after every schema apply.
+        """
+
+    @_abc_1.abstractmethod
+    def ReencryptSecrets(
+        self,
+        request: _operations_pb2.ReencryptSecretsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operations_pb2.ReencryptSecretsResponse, _abc.Awaitable[_operations_pb2.ReencryptSecretsResponse]]:
+        """Encrypt every secret setting under the first root secret that is under a later one: after a new one was put first, and
+        before the old one is taken away.  Calling it again does what is left, mostly nothing.
         """
 
     @_abc_1.abstractmethod

@@ -23,58 +23,79 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
+from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from pemba.v1 import errors_pb2 as pemba_dot_v1_dot_errors__pb2
 from pemba.v1 import types_pb2 as pemba_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19pemba/v1/workspaces.proto\x12\x08pemba.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15pemba/v1/errors.proto\x1a\x14pemba/v1/types.proto\"\xe7\x02\n\tWorkspace\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\ttenant_id\x18\x02 \x01(\t\x12\x11\n\tparent_id\x18\x03 \x01(\t\x12\x0c\n\x04slug\x18\x04 \x01(\t\x12\x0c\n\x04name\x18\x05 \x01(\t\x12%\n\x04kind\x18\x06 \x01(\x0e\x32\x17.pemba.v1.WorkspaceKind\x12\x30\n\x0c\x61rchive_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rarchived_with\x18\x08 \x01(\t\x12\x12\n\ncreator_id\x18\t \x01(\t\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x0c \x01(\t\x12\x18\n\x10personal_user_id\x18\r \x01(\t\"\xd5\x01\n\x16\x43reateWorkspaceRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x11\n\tparent_id\x18\x02 \x01(\t\x12\x0c\n\x04slug\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\r\n\x05owner\x18\x05 \x01(\t\x12%\n\x04kind\x18\x06 \x01(\x0e\x32\x17.pemba.v1.WorkspaceKind\x12\x18\n\x10personal_user_id\x18\x07 \x01(\t\x12\x12\n\nrequest_id\x18\x08 \x01(\t\x12\x15\n\rvalidate_only\x18\t \x01(\x08\"b\n\x17\x43reateWorkspaceResponse\x12&\n\tworkspace\x18\x01 \x01(\x0b\x32\x13.pemba.v1.Workspace\x12\r\n\x05token\x18\x02 \x01(\t\x12\x10\n\x08replayed\x18\x03 \x01(\x08\"]\n\x13GetWorkspaceRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x16\n\x0cworkspace_id\x18\x02 \x01(\tH\x00\x12\x0e\n\x04path\x18\x03 \x01(\tH\x00\x42\x0b\n\tworkspace\"M\n\x14GetWorkspaceResponse\x12&\n\tworkspace\x18\x01 \x01(\x0b\x32\x13.pemba.v1.Workspace\x12\r\n\x05token\x18\x02 \x01(\t\"\xee\x01\n\x15ListWorkspacesRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x11\n\tparent_id\x18\x02 \x01(\t\x12\x11\n\trecursive\x18\x03 \x01(\x08\x12\x18\n\x10include_archived\x18\x04 \x01(\x08\x12\x11\n\tpage_size\x18\x05 \x01(\x05\x12\x12\n\npage_token\x18\x06 \x01(\t\x12\x10\n\x08order_by\x18\x07 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x08 \x01(\t\x12%\n\x07subject\x18\t \x01(\x0b\x32\x14.pemba.v1.SubjectRef\x12\x12\n\npermission\x18\n \x01(\t\"\x90\x01\n\x16ListWorkspacesResponse\x12\'\n\nworkspaces\x18\x01 \x03(\x0b\x32\x13.pemba.v1.Workspace\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\r\n\x05token\x18\x03 \x01(\t\x12%\n\x06reason\x18\x04 \x01(\x0e\x32\x15.pemba.v1.ErrorReason\"\xb0\x02\n\x16UpdateWorkspaceRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x02 \x01(\t\x12\x11\n\x04name\x18\x03 \x01(\tH\x00\x88\x01\x01\x12/\n\x0bupdate_mask\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x0c\n\x04\x65tag\x18\x05 \x01(\t\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12\x15\n\rvalidate_only\x18\x07 \x01(\x08\x12*\n\x04kind\x18\x08 \x01(\x0e\x32\x17.pemba.v1.WorkspaceKindH\x01\x88\x01\x01\x12\x1d\n\x10personal_user_id\x18\t \x01(\tH\x02\x88\x01\x01\x42\x07\n\x05_nameB\x07\n\x05_kindB\x13\n\x11_personal_user_id\"b\n\x17UpdateWorkspaceResponse\x12&\n\tworkspace\x18\x01 \x01(\x0b\x32\x13.pemba.v1.Workspace\x12\r\n\x05token\x18\x02 \x01(\t\x12\x10\n\x08replayed\x18\x03 \x01(\x08\"\x8f\x01\n\x14MoveWorkspaceRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x02 \x01(\t\x12\x15\n\rnew_parent_id\x18\x03 \x01(\t\x12\x0c\n\x04\x65tag\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x15\n\rvalidate_only\x18\x06 \x01(\x08\"`\n\x15MoveWorkspaceResponse\x12&\n\tworkspace\x18\x01 \x01(\x0b\x32\x13.pemba.v1.Workspace\x12\r\n\x05token\x18\x02 \x01(\t\x12\x10\n\x08replayed\x18\x03 \x01(\x08\"{\n\x17\x41rchiveWorkspaceRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x02 \x01(\t\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\"c\n\x18\x41rchiveWorkspaceResponse\x12&\n\tworkspace\x18\x01 \x01(\x0b\x32\x13.pemba.v1.Workspace\x12\r\n\x05token\x18\x02 \x01(\t\x12\x10\n\x08replayed\x18\x03 \x01(\x08\"}\n\x19UnarchiveWorkspaceRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x02 \x01(\t\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\"e\n\x1aUnarchiveWorkspaceResponse\x12&\n\tworkspace\x18\x01 \x01(\x0b\x32\x13.pemba.v1.Workspace\x12\r\n\x05token\x18\x02 \x01(\t\x12\x10\n\x08replayed\x18\x03 \x01(\x08\"z\n\x16\x44\x65leteWorkspaceRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x02 \x01(\t\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\"b\n\x17\x44\x65leteWorkspaceResponse\x12&\n\tworkspace\x18\x01 \x01(\x0b\x32\x13.pemba.v1.Workspace\x12\r\n\x05token\x18\x02 \x01(\t\x12\x10\n\x08replayed\x18\x03 \x01(\x08\"o\n\x1e\x45nsurePersonalWorkspaceRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"{\n\x1f\x45nsurePersonalWorkspaceResponse\x12&\n\tworkspace\x18\x01 \x01(\x0b\x32\x13.pemba.v1.Workspace\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\x12\r\n\x05token\x18\x03 \x01(\t\x12\x10\n\x08replayed\x18\x04 \x01(\x08*\x80\x01\n\rWorkspaceKind\x12\x1e\n\x1aWORKSPACE_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13WORKSPACE_KIND_ROOT\x10\x01\x12\x19\n\x15WORKSPACE_KIND_SHARED\x10\x02\x12\x1b\n\x17WORKSPACE_KIND_PERSONAL\x10\x03\x32\xbc\x06\n\x10WorkspaceService\x12V\n\x0f\x43reateWorkspace\x12 .pemba.v1.CreateWorkspaceRequest\x1a!.pemba.v1.CreateWorkspaceResponse\x12M\n\x0cGetWorkspace\x12\x1d.pemba.v1.GetWorkspaceRequest\x1a\x1e.pemba.v1.GetWorkspaceResponse\x12S\n\x0eListWorkspaces\x12\x1f.pemba.v1.ListWorkspacesRequest\x1a .pemba.v1.ListWorkspacesResponse\x12V\n\x0fUpdateWorkspace\x12 .pemba.v1.UpdateWorkspaceRequest\x1a!.pemba.v1.UpdateWorkspaceResponse\x12P\n\rMoveWorkspace\x12\x1e.pemba.v1.MoveWorkspaceRequest\x1a\x1f.pemba.v1.MoveWorkspaceResponse\x12Y\n\x10\x41rchiveWorkspace\x12!.pemba.v1.ArchiveWorkspaceRequest\x1a\".pemba.v1.ArchiveWorkspaceResponse\x12_\n\x12UnarchiveWorkspace\x12#.pemba.v1.UnarchiveWorkspaceRequest\x1a$.pemba.v1.UnarchiveWorkspaceResponse\x12V\n\x0f\x44\x65leteWorkspace\x12 .pemba.v1.DeleteWorkspaceRequest\x1a!.pemba.v1.DeleteWorkspaceResponse\x12n\n\x17\x45nsurePersonalWorkspace\x12(.pemba.v1.EnsurePersonalWorkspaceRequest\x1a).pemba.v1.EnsurePersonalWorkspaceResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19pemba/v1/workspaces.proto\x12\x08pemba.v1\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15pemba/v1/errors.proto\x1a\x14pemba/v1/types.proto\"\xe7\x02\n\tWorkspace\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\ttenant_id\x18\x02 \x01(\t\x12\x11\n\tparent_id\x18\x03 \x01(\t\x12\x0c\n\x04slug\x18\x04 \x01(\t\x12\x0c\n\x04name\x18\x05 \x01(\t\x12%\n\x04kind\x18\x06 \x01(\x0e\x32\x17.pemba.v1.WorkspaceKind\x12\x30\n\x0c\x61rchive_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rarchived_with\x18\x08 \x01(\t\x12\x12\n\ncreator_id\x18\t \x01(\t\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x0c \x01(\t\x12\x18\n\x10personal_user_id\x18\r \x01(\t\"\xd5\x01\n\x16\x43reateWorkspaceRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x11\n\tparent_id\x18\x02 \x01(\t\x12\x0c\n\x04slug\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\r\n\x05owner\x18\x05 \x01(\t\x12%\n\x04kind\x18\x06 \x01(\x0e\x32\x17.pemba.v1.WorkspaceKind\x12\x18\n\x10personal_user_id\x18\x07 \x01(\t\x12\x12\n\nrequest_id\x18\x08 \x01(\t\x12\x15\n\rvalidate_only\x18\t \x01(\x08\"b\n\x17\x43reateWorkspaceResponse\x12&\n\tworkspace\x18\x01 \x01(\x0b\x32\x13.pemba.v1.Workspace\x12\r\n\x05token\x18\x02 \x01(\t\x12\x10\n\x08replayed\x18\x03 \x01(\x08\"]\n\x13GetWorkspaceRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x16\n\x0cworkspace_id\x18\x02 \x01(\tH\x00\x12\x0e\n\x04path\x18\x03 \x01(\tH\x00\x42\x0b\n\tworkspace\"M\n\x14GetWorkspaceResponse\x12&\n\tworkspace\x18\x01 \x01(\x0b\x32\x13.pemba.v1.Workspace\x12\r\n\x05token\x18\x02 \x01(\t\"\xee\x01\n\x15ListWorkspacesRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x11\n\tparent_id\x18\x02 \x01(\t\x12\x11\n\trecursive\x18\x03 \x01(\x08\x12\x18\n\x10include_archived\x18\x04 \x01(\x08\x12\x11\n\tpage_size\x18\x05 \x01(\x05\x12\x12\n\npage_token\x18\x06 \x01(\t\x12\x10\n\x08order_by\x18\x07 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x08 \x01(\t\x12%\n\x07subject\x18\t \x01(\x0b\x32\x14.pemba.v1.SubjectRef\x12\x12\n\npermission\x18\n \x01(\t\"\x90\x01\n\x16ListWorkspacesResponse\x12\'\n\nworkspaces\x18\x01 \x03(\x0b\x32\x13.pemba.v1.Workspace\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\r\n\x05token\x18\x03 \x01(\t\x12%\n\x06reason\x18\x04 \x01(\x0e\x32\x15.pemba.v1.ErrorReason\"\xb0\x02\n\x16UpdateWorkspaceRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x02 \x01(\t\x12\x11\n\x04name\x18\x03 \x01(\tH\x00\x88\x01\x01\x12/\n\x0bupdate_mask\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x0c\n\x04\x65tag\x18\x05 \x01(\t\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12\x15\n\rvalidate_only\x18\x07 \x01(\x08\x12*\n\x04kind\x18\x08 \x01(\x0e\x32\x17.pemba.v1.WorkspaceKindH\x01\x88\x01\x01\x12\x1d\n\x10personal_user_id\x18\t \x01(\tH\x02\x88\x01\x01\x42\x07\n\x05_nameB\x07\n\x05_kindB\x13\n\x11_personal_user_id\"b\n\x17UpdateWorkspaceResponse\x12&\n\tworkspace\x18\x01 \x01(\x0b\x32\x13.pemba.v1.Workspace\x12\r\n\x05token\x18\x02 \x01(\t\x12\x10\n\x08replayed\x18\x03 \x01(\x08\"\x8f\x01\n\x14MoveWorkspaceRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x02 \x01(\t\x12\x15\n\rnew_parent_id\x18\x03 \x01(\t\x12\x0c\n\x04\x65tag\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x15\n\rvalidate_only\x18\x06 \x01(\x08\"`\n\x15MoveWorkspaceResponse\x12&\n\tworkspace\x18\x01 \x01(\x0b\x32\x13.pemba.v1.Workspace\x12\r\n\x05token\x18\x02 \x01(\t\x12\x10\n\x08replayed\x18\x03 \x01(\x08\"{\n\x17\x41rchiveWorkspaceRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x02 \x01(\t\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\"c\n\x18\x41rchiveWorkspaceResponse\x12&\n\tworkspace\x18\x01 \x01(\x0b\x32\x13.pemba.v1.Workspace\x12\r\n\x05token\x18\x02 \x01(\t\x12\x10\n\x08replayed\x18\x03 \x01(\x08\"}\n\x19UnarchiveWorkspaceRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x02 \x01(\t\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\"e\n\x1aUnarchiveWorkspaceResponse\x12&\n\tworkspace\x18\x01 \x01(\x0b\x32\x13.pemba.v1.Workspace\x12\r\n\x05token\x18\x02 \x01(\t\x12\x10\n\x08replayed\x18\x03 \x01(\x08\"z\n\x16\x44\x65leteWorkspaceRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x02 \x01(\t\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\"b\n\x17\x44\x65leteWorkspaceResponse\x12&\n\tworkspace\x18\x01 \x01(\x0b\x32\x13.pemba.v1.Workspace\x12\r\n\x05token\x18\x02 \x01(\t\x12\x10\n\x08replayed\x18\x03 \x01(\x08\"o\n\x1e\x45nsurePersonalWorkspaceRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"{\n\x1f\x45nsurePersonalWorkspaceResponse\x12&\n\tworkspace\x18\x01 \x01(\x0b\x32\x13.pemba.v1.Workspace\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\x12\r\n\x05token\x18\x03 \x01(\t\x12\x10\n\x08replayed\x18\x04 \x01(\x08\"\xd8\x01\n\x08Settings\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x02 \x01(\t\x12\x11\n\tnamespace\x18\x03 \x01(\t\x12\'\n\x06values\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\x12(\n\x07secrets\x18\x05 \x03(\x0b\x32\x17.pemba.v1.SecretSetting\x12/\n\x0bupdate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x07 \x01(\t\"N\n\rSecretSetting\x12\x0c\n\x04name\x18\x01 \x01(\t\x12/\n\x0bupdate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"Q\n\x12GetSettingsRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x02 \x01(\t\x12\x12\n\nnamespaces\x18\x03 \x03(\t\"J\n\x13GetSettingsResponse\x12$\n\x08settings\x18\x01 \x03(\x0b\x32\x12.pemba.v1.Settings\x12\r\n\x05token\x18\x02 \x01(\t\"\xc5\x02\n\x15UpdateSettingsRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x02 \x01(\t\x12\x11\n\tnamespace\x18\x03 \x01(\t\x12\'\n\x06values\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\x12=\n\x07secrets\x18\x05 \x03(\x0b\x32,.pemba.v1.UpdateSettingsRequest.SecretsEntry\x12\x0e\n\x06remove\x18\x06 \x03(\t\x12\x0f\n\x07replace\x18\x07 \x01(\x08\x12\x0c\n\x04\x65tag\x18\x08 \x01(\t\x12\x12\n\nrequest_id\x18\t \x01(\t\x12\x15\n\rvalidate_only\x18\n \x01(\x08\x1a.\n\x0cSecretsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"_\n\x16UpdateSettingsResponse\x12$\n\x08settings\x18\x01 \x01(\x0b\x32\x12.pemba.v1.Settings\x12\r\n\x05token\x18\x02 \x01(\t\x12\x10\n\x08replayed\x18\x03 \x01(\x08\"c\n\x17GetSecretSettingRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x02 \x01(\t\x12\x11\n\tnamespace\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\"8\n\x18GetSecretSettingResponse\x12\r\n\x05value\x18\x01 \x01(\t\x12\r\n\x05token\x18\x02 \x01(\t*\x80\x01\n\rWorkspaceKind\x12\x1e\n\x1aWORKSPACE_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13WORKSPACE_KIND_ROOT\x10\x01\x12\x19\n\x15WORKSPACE_KIND_SHARED\x10\x02\x12\x1b\n\x17WORKSPACE_KIND_PERSONAL\x10\x03\x32\xb8\x08\n\x10WorkspaceService\x12V\n\x0f\x43reateWorkspace\x12 .pemba.v1.CreateWorkspaceRequest\x1a!.pemba.v1.CreateWorkspaceResponse\x12M\n\x0cGetWorkspace\x12\x1d.pemba.v1.GetWorkspaceRequest\x1a\x1e.pemba.v1.GetWorkspaceResponse\x12S\n\x0eListWorkspaces\x12\x1f.pemba.v1.ListWorkspacesRequest\x1a .pemba.v1.ListWorkspacesResponse\x12V\n\x0fUpdateWorkspace\x12 .pemba.v1.UpdateWorkspaceRequest\x1a!.pemba.v1.UpdateWorkspaceResponse\x12P\n\rMoveWorkspace\x12\x1e.pemba.v1.MoveWorkspaceRequest\x1a\x1f.pemba.v1.MoveWorkspaceResponse\x12Y\n\x10\x41rchiveWorkspace\x12!.pemba.v1.ArchiveWorkspaceRequest\x1a\".pemba.v1.ArchiveWorkspaceResponse\x12_\n\x12UnarchiveWorkspace\x12#.pemba.v1.UnarchiveWorkspaceRequest\x1a$.pemba.v1.UnarchiveWorkspaceResponse\x12V\n\x0f\x44\x65leteWorkspace\x12 .pemba.v1.DeleteWorkspaceRequest\x1a!.pemba.v1.DeleteWorkspaceResponse\x12n\n\x17\x45nsurePersonalWorkspace\x12(.pemba.v1.EnsurePersonalWorkspaceRequest\x1a).pemba.v1.EnsurePersonalWorkspaceResponse\x12J\n\x0bGetSettings\x12\x1c.pemba.v1.GetSettingsRequest\x1a\x1d.pemba.v1.GetSettingsResponse\x12S\n\x0eUpdateSettings\x12\x1f.pemba.v1.UpdateSettingsRequest\x1a .pemba.v1.UpdateSettingsResponse\x12Y\n\x10GetSecretSetting\x12!.pemba.v1.GetSecretSettingRequest\x1a\".pemba.v1.GetSecretSettingResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pemba.v1.workspaces_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_WORKSPACEKIND']._serialized_start=2961
-  _globals['_WORKSPACEKIND']._serialized_end=3089
-  _globals['_WORKSPACE']._serialized_start=152
-  _globals['_WORKSPACE']._serialized_end=511
-  _globals['_CREATEWORKSPACEREQUEST']._serialized_start=514
-  _globals['_CREATEWORKSPACEREQUEST']._serialized_end=727
-  _globals['_CREATEWORKSPACERESPONSE']._serialized_start=729
-  _globals['_CREATEWORKSPACERESPONSE']._serialized_end=827
-  _globals['_GETWORKSPACEREQUEST']._serialized_start=829
-  _globals['_GETWORKSPACEREQUEST']._serialized_end=922
-  _globals['_GETWORKSPACERESPONSE']._serialized_start=924
-  _globals['_GETWORKSPACERESPONSE']._serialized_end=1001
-  _globals['_LISTWORKSPACESREQUEST']._serialized_start=1004
-  _globals['_LISTWORKSPACESREQUEST']._serialized_end=1242
-  _globals['_LISTWORKSPACESRESPONSE']._serialized_start=1245
-  _globals['_LISTWORKSPACESRESPONSE']._serialized_end=1389
-  _globals['_UPDATEWORKSPACEREQUEST']._serialized_start=1392
-  _globals['_UPDATEWORKSPACEREQUEST']._serialized_end=1696
-  _globals['_UPDATEWORKSPACERESPONSE']._serialized_start=1698
-  _globals['_UPDATEWORKSPACERESPONSE']._serialized_end=1796
-  _globals['_MOVEWORKSPACEREQUEST']._serialized_start=1799
-  _globals['_MOVEWORKSPACEREQUEST']._serialized_end=1942
-  _globals['_MOVEWORKSPACERESPONSE']._serialized_start=1944
-  _globals['_MOVEWORKSPACERESPONSE']._serialized_end=2040
-  _globals['_ARCHIVEWORKSPACEREQUEST']._serialized_start=2042
-  _globals['_ARCHIVEWORKSPACEREQUEST']._serialized_end=2165
-  _globals['_ARCHIVEWORKSPACERESPONSE']._serialized_start=2167
-  _globals['_ARCHIVEWORKSPACERESPONSE']._serialized_end=2266
-  _globals['_UNARCHIVEWORKSPACEREQUEST']._serialized_start=2268
-  _globals['_UNARCHIVEWORKSPACEREQUEST']._serialized_end=2393
-  _globals['_UNARCHIVEWORKSPACERESPONSE']._serialized_start=2395
-  _globals['_UNARCHIVEWORKSPACERESPONSE']._serialized_end=2496
-  _globals['_DELETEWORKSPACEREQUEST']._serialized_start=2498
-  _globals['_DELETEWORKSPACEREQUEST']._serialized_end=2620
-  _globals['_DELETEWORKSPACERESPONSE']._serialized_start=2622
-  _globals['_DELETEWORKSPACERESPONSE']._serialized_end=2720
-  _globals['_ENSUREPERSONALWORKSPACEREQUEST']._serialized_start=2722
-  _globals['_ENSUREPERSONALWORKSPACEREQUEST']._serialized_end=2833
-  _globals['_ENSUREPERSONALWORKSPACERESPONSE']._serialized_start=2835
-  _globals['_ENSUREPERSONALWORKSPACERESPONSE']._serialized_end=2958
-  _globals['_WORKSPACESERVICE']._serialized_start=3092
-  _globals['_WORKSPACESERVICE']._serialized_end=3920
+  _globals['_UPDATESETTINGSREQUEST_SECRETSENTRY']._loaded_options = None
+  _globals['_UPDATESETTINGSREQUEST_SECRETSENTRY']._serialized_options = b'8\001'
+  _globals['_WORKSPACEKIND']._serialized_start=4033
+  _globals['_WORKSPACEKIND']._serialized_end=4161
+  _globals['_WORKSPACE']._serialized_start=182
+  _globals['_WORKSPACE']._serialized_end=541
+  _globals['_CREATEWORKSPACEREQUEST']._serialized_start=544
+  _globals['_CREATEWORKSPACEREQUEST']._serialized_end=757
+  _globals['_CREATEWORKSPACERESPONSE']._serialized_start=759
+  _globals['_CREATEWORKSPACERESPONSE']._serialized_end=857
+  _globals['_GETWORKSPACEREQUEST']._serialized_start=859
+  _globals['_GETWORKSPACEREQUEST']._serialized_end=952
+  _globals['_GETWORKSPACERESPONSE']._serialized_start=954
+  _globals['_GETWORKSPACERESPONSE']._serialized_end=1031
+  _globals['_LISTWORKSPACESREQUEST']._serialized_start=1034
+  _globals['_LISTWORKSPACESREQUEST']._serialized_end=1272
+  _globals['_LISTWORKSPACESRESPONSE']._serialized_start=1275
+  _globals['_LISTWORKSPACESRESPONSE']._serialized_end=1419
+  _globals['_UPDATEWORKSPACEREQUEST']._serialized_start=1422
+  _globals['_UPDATEWORKSPACEREQUEST']._serialized_end=1726
+  _globals['_UPDATEWORKSPACERESPONSE']._serialized_start=1728
+  _globals['_UPDATEWORKSPACERESPONSE']._serialized_end=1826
+  _globals['_MOVEWORKSPACEREQUEST']._serialized_start=1829
+  _globals['_MOVEWORKSPACEREQUEST']._serialized_end=1972
+  _globals['_MOVEWORKSPACERESPONSE']._serialized_start=1974
+  _globals['_MOVEWORKSPACERESPONSE']._serialized_end=2070
+  _globals['_ARCHIVEWORKSPACEREQUEST']._serialized_start=2072
+  _globals['_ARCHIVEWORKSPACEREQUEST']._serialized_end=2195
+  _globals['_ARCHIVEWORKSPACERESPONSE']._serialized_start=2197
+  _globals['_ARCHIVEWORKSPACERESPONSE']._serialized_end=2296
+  _globals['_UNARCHIVEWORKSPACEREQUEST']._serialized_start=2298
+  _globals['_UNARCHIVEWORKSPACEREQUEST']._serialized_end=2423
+  _globals['_UNARCHIVEWORKSPACERESPONSE']._serialized_start=2425
+  _globals['_UNARCHIVEWORKSPACERESPONSE']._serialized_end=2526
+  _globals['_DELETEWORKSPACEREQUEST']._serialized_start=2528
+  _globals['_DELETEWORKSPACEREQUEST']._serialized_end=2650
+  _globals['_DELETEWORKSPACERESPONSE']._serialized_start=2652
+  _globals['_DELETEWORKSPACERESPONSE']._serialized_end=2750
+  _globals['_ENSUREPERSONALWORKSPACEREQUEST']._serialized_start=2752
+  _globals['_ENSUREPERSONALWORKSPACEREQUEST']._serialized_end=2863
+  _globals['_ENSUREPERSONALWORKSPACERESPONSE']._serialized_start=2865
+  _globals['_ENSUREPERSONALWORKSPACERESPONSE']._serialized_end=2988
+  _globals['_SETTINGS']._serialized_start=2991
+  _globals['_SETTINGS']._serialized_end=3207
+  _globals['_SECRETSETTING']._serialized_start=3209
+  _globals['_SECRETSETTING']._serialized_end=3287
+  _globals['_GETSETTINGSREQUEST']._serialized_start=3289
+  _globals['_GETSETTINGSREQUEST']._serialized_end=3370
+  _globals['_GETSETTINGSRESPONSE']._serialized_start=3372
+  _globals['_GETSETTINGSRESPONSE']._serialized_end=3446
+  _globals['_UPDATESETTINGSREQUEST']._serialized_start=3449
+  _globals['_UPDATESETTINGSREQUEST']._serialized_end=3774
+  _globals['_UPDATESETTINGSREQUEST_SECRETSENTRY']._serialized_start=3728
+  _globals['_UPDATESETTINGSREQUEST_SECRETSENTRY']._serialized_end=3774
+  _globals['_UPDATESETTINGSRESPONSE']._serialized_start=3776
+  _globals['_UPDATESETTINGSRESPONSE']._serialized_end=3871
+  _globals['_GETSECRETSETTINGREQUEST']._serialized_start=3873
+  _globals['_GETSECRETSETTINGREQUEST']._serialized_end=3972
+  _globals['_GETSECRETSETTINGRESPONSE']._serialized_start=3974
+  _globals['_GETSECRETSETTINGRESPONSE']._serialized_end=4030
+  _globals['_WORKSPACESERVICE']._serialized_start=4164
+  _globals['_WORKSPACESERVICE']._serialized_end=5244
 # @@protoc_insertion_point(module_scope)

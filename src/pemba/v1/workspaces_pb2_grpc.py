@@ -85,6 +85,21 @@ class WorkspaceServiceStub:
                 request_serializer=pemba_dot_v1_dot_workspaces__pb2.EnsurePersonalWorkspaceRequest.SerializeToString,
                 response_deserializer=pemba_dot_v1_dot_workspaces__pb2.EnsurePersonalWorkspaceResponse.FromString,
                 _registered_method=True)
+        self.GetSettings = channel.unary_unary(
+                '/pemba.v1.WorkspaceService/GetSettings',
+                request_serializer=pemba_dot_v1_dot_workspaces__pb2.GetSettingsRequest.SerializeToString,
+                response_deserializer=pemba_dot_v1_dot_workspaces__pb2.GetSettingsResponse.FromString,
+                _registered_method=True)
+        self.UpdateSettings = channel.unary_unary(
+                '/pemba.v1.WorkspaceService/UpdateSettings',
+                request_serializer=pemba_dot_v1_dot_workspaces__pb2.UpdateSettingsRequest.SerializeToString,
+                response_deserializer=pemba_dot_v1_dot_workspaces__pb2.UpdateSettingsResponse.FromString,
+                _registered_method=True)
+        self.GetSecretSetting = channel.unary_unary(
+                '/pemba.v1.WorkspaceService/GetSecretSetting',
+                request_serializer=pemba_dot_v1_dot_workspaces__pb2.GetSecretSettingRequest.SerializeToString,
+                response_deserializer=pemba_dot_v1_dot_workspaces__pb2.GetSecretSettingResponse.FromString,
+                _registered_method=True)
 
 
 class WorkspaceServiceServicer:
@@ -162,6 +177,27 @@ class WorkspaceServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetSettings(self, request, context):
+        """A workspace's settings by namespace: values, and of secrets only that there are some.  Takes `administer`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateSettings(self, request, context):
+        """Set and remove settings of one namespace, all or nothing.  Takes `administer`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetSecretSetting(self, request, context):
+        """One secret setting, in the clear.  Takes the scope `admin`, and `administer`; each such reading is audited.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_WorkspaceServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -209,6 +245,21 @@ def add_WorkspaceServiceServicer_to_server(servicer, server):
                     servicer.EnsurePersonalWorkspace,
                     request_deserializer=pemba_dot_v1_dot_workspaces__pb2.EnsurePersonalWorkspaceRequest.FromString,
                     response_serializer=pemba_dot_v1_dot_workspaces__pb2.EnsurePersonalWorkspaceResponse.SerializeToString,
+            ),
+            'GetSettings': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSettings,
+                    request_deserializer=pemba_dot_v1_dot_workspaces__pb2.GetSettingsRequest.FromString,
+                    response_serializer=pemba_dot_v1_dot_workspaces__pb2.GetSettingsResponse.SerializeToString,
+            ),
+            'UpdateSettings': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateSettings,
+                    request_deserializer=pemba_dot_v1_dot_workspaces__pb2.UpdateSettingsRequest.FromString,
+                    response_serializer=pemba_dot_v1_dot_workspaces__pb2.UpdateSettingsResponse.SerializeToString,
+            ),
+            'GetSecretSetting': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSecretSetting,
+                    request_deserializer=pemba_dot_v1_dot_workspaces__pb2.GetSecretSettingRequest.FromString,
+                    response_serializer=pemba_dot_v1_dot_workspaces__pb2.GetSecretSettingResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -460,6 +511,87 @@ class WorkspaceService:
             '/pemba.v1.WorkspaceService/EnsurePersonalWorkspace',
             pemba_dot_v1_dot_workspaces__pb2.EnsurePersonalWorkspaceRequest.SerializeToString,
             pemba_dot_v1_dot_workspaces__pb2.EnsurePersonalWorkspaceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetSettings(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pemba.v1.WorkspaceService/GetSettings',
+            pemba_dot_v1_dot_workspaces__pb2.GetSettingsRequest.SerializeToString,
+            pemba_dot_v1_dot_workspaces__pb2.GetSettingsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateSettings(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pemba.v1.WorkspaceService/UpdateSettings',
+            pemba_dot_v1_dot_workspaces__pb2.UpdateSettingsRequest.SerializeToString,
+            pemba_dot_v1_dot_workspaces__pb2.UpdateSettingsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetSecretSetting(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pemba.v1.WorkspaceService/GetSecretSetting',
+            pemba_dot_v1_dot_workspaces__pb2.GetSecretSettingRequest.SerializeToString,
+            pemba_dot_v1_dot_workspaces__pb2.GetSecretSettingResponse.FromString,
             options,
             channel_credentials,
             insecure,

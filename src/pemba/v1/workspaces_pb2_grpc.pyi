@@ -61,6 +61,12 @@ class WorkspaceServiceStub:
     who has none.  ABORTED (CONCURRENT_UPDATE, with metadata `attempts`) where it was made and deleted by others again
     and again meanwhile; try again.
     """
+    GetSettings: _grpc.UnaryUnaryMultiCallable[_workspaces_pb2.GetSettingsRequest, _workspaces_pb2.GetSettingsResponse]
+    """A workspace's settings by namespace: values, and of secrets only that there are some.  Takes `administer`."""
+    UpdateSettings: _grpc.UnaryUnaryMultiCallable[_workspaces_pb2.UpdateSettingsRequest, _workspaces_pb2.UpdateSettingsResponse]
+    """Set and remove settings of one namespace, all or nothing.  Takes `administer`."""
+    GetSecretSetting: _grpc.UnaryUnaryMultiCallable[_workspaces_pb2.GetSecretSettingRequest, _workspaces_pb2.GetSecretSettingResponse]
+    """One secret setting, in the clear.  Takes the scope `admin`, and `administer`; each such reading is audited."""
 
 @_typing.type_check_only
 class WorkspaceServiceAsyncStub(WorkspaceServiceStub):
@@ -95,6 +101,12 @@ class WorkspaceServiceAsyncStub(WorkspaceServiceStub):
     who has none.  ABORTED (CONCURRENT_UPDATE, with metadata `attempts`) where it was made and deleted by others again
     and again meanwhile; try again.
     """
+    GetSettings: _aio.UnaryUnaryMultiCallable[_workspaces_pb2.GetSettingsRequest, _workspaces_pb2.GetSettingsResponse]  # type: ignore[assignment]
+    """A workspace's settings by namespace: values, and of secrets only that there are some.  Takes `administer`."""
+    UpdateSettings: _aio.UnaryUnaryMultiCallable[_workspaces_pb2.UpdateSettingsRequest, _workspaces_pb2.UpdateSettingsResponse]  # type: ignore[assignment]
+    """Set and remove settings of one namespace, all or nothing.  Takes `administer`."""
+    GetSecretSetting: _aio.UnaryUnaryMultiCallable[_workspaces_pb2.GetSecretSettingRequest, _workspaces_pb2.GetSecretSettingResponse]  # type: ignore[assignment]
+    """One secret setting, in the clear.  Takes the scope `admin`, and `administer`; each such reading is audited."""
 
 class WorkspaceServiceServicer(metaclass=_abc_1.ABCMeta):
     """Workspaces: a tree a tenant, down which roles hold, and beside the tree a personal workspace for each user who wants one.
@@ -180,5 +192,29 @@ class WorkspaceServiceServicer(metaclass=_abc_1.ABCMeta):
         who has none.  ABORTED (CONCURRENT_UPDATE, with metadata `attempts`) where it was made and deleted by others again
         and again meanwhile; try again.
         """
+
+    @_abc_1.abstractmethod
+    def GetSettings(
+        self,
+        request: _workspaces_pb2.GetSettingsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_workspaces_pb2.GetSettingsResponse, _abc.Awaitable[_workspaces_pb2.GetSettingsResponse]]:
+        """A workspace's settings by namespace: values, and of secrets only that there are some.  Takes `administer`."""
+
+    @_abc_1.abstractmethod
+    def UpdateSettings(
+        self,
+        request: _workspaces_pb2.UpdateSettingsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_workspaces_pb2.UpdateSettingsResponse, _abc.Awaitable[_workspaces_pb2.UpdateSettingsResponse]]:
+        """Set and remove settings of one namespace, all or nothing.  Takes `administer`."""
+
+    @_abc_1.abstractmethod
+    def GetSecretSetting(
+        self,
+        request: _workspaces_pb2.GetSecretSettingRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_workspaces_pb2.GetSecretSettingResponse, _abc.Awaitable[_workspaces_pb2.GetSecretSettingResponse]]:
+        """One secret setting, in the clear.  Takes the scope `admin`, and `administer`; each such reading is audited."""
 
 def add_WorkspaceServiceServicer_to_server(servicer: WorkspaceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -100,9 +100,10 @@ async def world(api, database_url: str) -> AsyncIterator[World]:
             known.setdefault(name, []).extend(values)
     for name in ("parent_id", "new_parent_id"):
         known[name] = known["workspace_id"]
-    for name in ("first_admin", "owner", "from_user", "to_user", "transfer_to"):
+    for name in ("first_admin", "owner", "from_user", "to_user", "transfer_to", "personal_user_id"):
         known[name] = known["user_id"]
     known |= {"permission": ["view", "own"], "relation": ["", "member"], "name": ["Name"], "page_token": [""]}
+    known |= {"namespace": ["mail"], "namespaces": ["mail"]}
     known |= {"email": ["alice@acme.test"], "etag": [""], "request_id": ["", "again"], "at_least_as_fresh": [""]}
     connection = await asyncpg.connect(database_url, server_settings={"role": SYSTEM_ROLE})
     tables = await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1")

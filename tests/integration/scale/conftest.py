@@ -34,6 +34,10 @@ LOAD = """
     INSERT INTO memberships (tenant_id, subject_type, subject_id, role, changed_seq)
         SELECT id, 'user', 'user-' || abs(hashtext(id)) % 49000 + n, 'admin', 1 FROM tenants, generate_series(1, 2) n
         WHERE id <> typeid('ten', 0);
+    INSERT INTO workspace_settings (tenant_id, workspace_id, namespace, name, value, sealed, sealed_under, changed_seq)
+        SELECT tenant_id, id, 'mail', 'port', '25'::jsonb, NULL, NULL, 1 FROM workspaces
+        UNION ALL SELECT tenant_id, id, 'mail', 'password', NULL, 'sealed', 'key', 1 FROM workspaces
+        WHERE kind = 'root';
     INSERT INTO groups (tenant_id, id, slug, name, changed_seq)
         SELECT id, within('grp', id, n), 'group-' || n, 'Group', 1 FROM tenants, generate_series(1, 2) n;
     INSERT INTO group_members (tenant_id, group_id, subject_type, subject_id)

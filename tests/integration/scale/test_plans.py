@@ -15,7 +15,7 @@ from pemba.storage.statement import Statement
 
 GROWING = {
     "users", "tenants", "workspaces", "memberships", "groups", "group_members", "shares", "tenant_head", "outbox",
-    "tenant_delivery", "audit", "idempotency",
+    "tenant_delivery", "audit", "idempotency", "workspace_settings",
 }  # fmt: skip
 
 
@@ -31,6 +31,7 @@ ALLOWED = {
     "outbox._SHARDS": ALL_OF_IT,
     "outbox_tail._START": ALL_OF_IT,
     "outbox_tail._MOVED": ALL_OF_IT,
+    "settings._TENANTS_UNDER_OTHERS": ALL_OF_IT,
     "tuple_sources._ON_TENANTS": BY_THE_PAGE,
     "tuple_sources._ON_WORKSPACES": BY_THE_PAGE,
     "tuple_sources._GROUP_MEMBERS": BY_THE_PAGE,

@@ -63,6 +63,11 @@ SHARE = "INSERT INTO shares (tenant_id, id, workspace_id, with_workspace_id, rol
 
 KEY = "INSERT INTO api_keys (tenant_id, user_id, workspace_id, scopes, secret_hash, id, name, prefix) VALUES "
 
+SETTING = (
+    "INSERT INTO workspace_settings"
+    " (tenant_id, workspace_id, namespace, name, value, sealed, sealed_under, changed_seq) VALUES "
+)
+
 ILLEGAL = {
     "a second root": WORKSPACE + f"('{ACME}', 'x', NULL, 'x', 'X', 'root', 1, NULL)",
     "a parent of another tenant": WORKSPACE + f"('{ACME}', 'x', 'ws_other', 'x', 'X', 'shared', 1, NULL)",
@@ -87,6 +92,11 @@ ILLEGAL = {
     " WHERE workspace_id = 'ws_a' AND subject_id = 'alice'",
     "a share of a personal workspace": SHARE + f"('{ACME}', 'y', 'ws_bobs', 'ws_a', 'viewer', NULL, 1)",
     "a share with a personal workspace": SHARE + f"('{ACME}', 'y', 'ws_root', 'ws_bobs', 'viewer', NULL, 1)",
+    "a setting that is a value and a secret": SETTING + f"('{ACME}', 'ws_a', 'mail', 'x', '1', 'sealed', 'k', 1)",
+    "a setting that is neither": SETTING + f"('{ACME}', 'ws_a', 'mail', 'x', NULL, NULL, NULL, 1)",
+    "a secret under no key": SETTING + f"('{ACME}', 'ws_a', 'mail', 'x', NULL, 'sealed', NULL, 1)",
+    "a setting of another tenant's workspace": SETTING + f"('{ACME}', 'ws_other', 'mail', 'x', '1', NULL, NULL, 1)",
+    "a setting without a name": SETTING + f"('{ACME}', 'ws_a', 'mail', '', '1', NULL, NULL, 1)",
     "an unknown kind": WORKSPACE + f"('{ACME}', 'x', NULL, 'x', 'X', 'other', 1, NULL)",
     "an archived root": "UPDATE workspaces SET archive_time = now(), archived_with = id WHERE id = 'ws_root'",
     "archived with nothing": "UPDATE workspaces SET archive_time = now() WHERE id = 'ws_a'",
@@ -208,6 +218,7 @@ TENANTS_TABLES = (
     "tenants",
     "workspaces",
     "memberships",
+    "workspace_settings",
     "shares",
     "groups",
     "group_members",

@@ -25,6 +25,8 @@ from pemba.model import (
     Membership,
     Role,
     Scope,
+    SecretSetting,
+    Settings,
     Share,
     ShareId,
     SubjectRef,
@@ -46,6 +48,7 @@ from pemba.service.key_secrets import new_secret
 from pemba.service.operations import RelayStatus
 from pemba.service.outbox_tail import TailEvent
 from pemba.service.reconciliation import Event
+from pemba.service.resealing import Resealed
 from pemba.service.results import Changed, Found, Page, TenantCreated
 from pemba.service.user_workspace import CurrentWorkspace
 from pemba.v1.api_keys_pb2_grpc import ApiKeyServiceStub
@@ -123,6 +126,9 @@ API_KEY = ApiKey(
     create_time=NOW,
     update_time=NOW,
     etag="e1",
+)
+SETTINGS = Settings(
+    TENANT_ID, WORKSPACE_ID, "mail", {"port": 25, "to": ["a", None]}, (SecretSetting("password", NOW),), NOW, "e1"
 )
 ALLOWED = Answer(Decision.ALLOWED, None, (), "t1")
 
@@ -241,6 +247,7 @@ class Running:
     users: FakeService
     api_keys: FakeService
     operations: FakeOperations
+    settings: FakeService
     channel: grpc.aio.Channel
     stubs: tuple[Any, ...]
     keys: FakeKeys
@@ -376,7 +383,14 @@ def _fakes() -> tuple[FakeService, ...]:
                 "rotate_api_key": Issued(Changed(API_KEY, "", replayed=True), ""),
             }
         ),
-        FakeOperations({"get_relay_status": RelayStatus([], [], None)}),
+        FakeOperations({"get_relay_status": RelayStatus([], [], None), "reencrypt_secrets": Resealed(2, 1)}),
+        FakeService(
+            {
+                "get_settings": Found((SETTINGS,), "t1"),
+                "update_settings": Changed(SETTINGS, ""),
+                "get_secret": Changed("hunter2", "t2"),
+            }
+        ),
     )
 
 

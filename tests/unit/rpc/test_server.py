@@ -184,7 +184,7 @@ async def test_a_second_server_on_the_same_port_is_refused(running):
     unlimited = Admission(max_calls_of_a_caller=1000)
     services = Services(
         *(running.authorizer, running.tenants, running.workspaces, running.memberships),
-        *(running.groups, running.shares, running.users, running.api_keys, running.operations),
+        *(running.groups, running.shares, running.users, running.api_keys, running.operations, running.settings),
     )
     with pytest.raises(OSError, match=f"127.0.0.1:{running.rpc.port}"):
         build_server(

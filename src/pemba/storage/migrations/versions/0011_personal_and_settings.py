@@ -1,4 +1,4 @@
-"""Personal workspaces: at most one a user in a tenant, with that user alone as member; frozen columns.
+"""Personal workspaces, at most one a user in a tenant, with that user alone as member; settings of workspaces.
 
 Revision ID: 0011
 Revises: 0010
@@ -98,8 +98,41 @@ TRIGGERS = (
     """,
 )
 
+SETTINGS = (
+    """
+    CREATE TABLE workspace_settings (
+        tenant_id TEXT NOT NULL,
+        workspace_id TEXT NOT NULL,
+        namespace TEXT NOT NULL,
+        name TEXT NOT NULL,
+        value JSONB,
+        sealed TEXT,
+        sealed_under TEXT,
+        changed_seq BIGINT NOT NULL,
+        update_time timestamptz DEFAULT now() NOT NULL,
+        CONSTRAINT workspace_settings_pkey PRIMARY KEY (tenant_id, workspace_id, namespace, name),
+        CONSTRAINT workspace_settings_tenant_id_workspace_id_fkey
+            FOREIGN KEY (tenant_id, workspace_id) REFERENCES workspaces (tenant_id, id) ON DELETE CASCADE,
+        CONSTRAINT workspace_settings_value_check CHECK ((value IS NULL) = (sealed IS NOT NULL)),
+        CONSTRAINT workspace_settings_sealed_check CHECK ((sealed IS NULL) = (sealed_under IS NULL)),
+        CONSTRAINT workspace_settings_names_check
+            CHECK (char_length(namespace) BETWEEN 1 AND 64 AND char_length(name) BETWEEN 1 AND 128),
+        CONSTRAINT workspace_settings_sealed_size_check CHECK (octet_length(sealed) <= 16384)
+    )
+    """,
+    "GRANT SELECT, INSERT, UPDATE, DELETE ON workspace_settings TO pemba_api, pemba_system",
+    "ALTER TABLE workspace_settings ENABLE ROW LEVEL SECURITY",
+    "ALTER TABLE workspace_settings FORCE ROW LEVEL SECURITY",
+    """
+    CREATE POLICY one_tenant ON workspace_settings TO pemba_api
+    USING (tenant_id = current_setting('pemba.tenant_id', true))
+    """,
+    "CREATE POLICY every_tenant ON workspace_settings TO pemba_system USING (true)",
+)
+
 # Personal workspaces stay as they are: an older build knows the kind, though none of what it must not do with it.
 DOWN = (
+    "DROP TABLE workspace_settings",
     "DROP TRIGGER shares_personal ON shares",
     "DROP TRIGGER workspaces_personal_parent ON workspaces",
     "DROP TRIGGER workspaces_personal_member ON workspaces",
@@ -114,7 +147,7 @@ DOWN = (
 
 
 def upgrade() -> None:
-    for statement in (INDEX, *FUNCTIONS, *TRIGGERS):
+    for statement in (INDEX, *FUNCTIONS, *TRIGGERS, *SETTINGS):
         op.execute(statement)
     op.execute("REVOKE UPDATE ON workspaces FROM pemba_api, pemba_system")
     op.execute(f"GRANT UPDATE ({CHANGING}) ON workspaces TO pemba_api, pemba_system")
