@@ -77,6 +77,7 @@ async def test_what_looks_like_the_secret_of_an_api_key_is_looked_up(authenticat
         f"Bearer {SECRET.text[:-1]}",
         f"Bearer {SECRET.text.upper()}",
     ],
+    ids=range(15),  # the secret is another one in each process
 )
 async def test_whatever_looks_like_no_key_is_refused_in_the_same_words_and_not_looked_up(
     authenticate, secrets, authorization
