@@ -67,8 +67,9 @@ class Authentication:
             if not self._api_keys.remembers(key):
                 self._admission.require_known_peer(peer)
             found = await self._api_keys.credential(key)
+            if found is None:
+                self._admission.note_stranger(peer)
         if found is None:
-            self._admission.note_stranger(peer)
             raise Unauthenticated(
                 Reason.KEY_INVALID, "authorization: takes `Bearer KEY` with a key that this installation knows"
             )

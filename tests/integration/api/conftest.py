@@ -102,6 +102,7 @@ def serve_settings(settings: Mapping[str, object]) -> ServeSettings:
         http_listen="127.0.0.1:0",
         system_keys=(KEY,),
         root_secrets=(ROOT_SECRET,),
+        peer_strangers_per_second=0,  # the tests come with many, from one address
     )
 
 

@@ -43,7 +43,7 @@ TABLES = (
 CODE = grpc.StatusCode
 FOR_SYSTEM_KEYS = {
     *("CreateTenant", "ListTenants", "CreateUser", "ListUsers", "SuspendUser", "ActivateUser", "DeactivateUser"),
-    *("GetRelayStatus", "Reconcile", "ListParkedOperations", "RetryParked", "TailOutbox"),
+    *("GetRelayStatus", "Reconcile", "ListParkedOperations", "RetryParked", "TailOutbox", "ReencryptSecrets"),
 }
 TELLTALE = "Moonshot"
 """In every name that nobody is to learn from a refusal."""
@@ -111,12 +111,13 @@ class World:
             "user_id": "alice",
             "id": "newcomer",
             "slug": "new-slug",
-            "name": f"{TELLTALE} new",
+            "name": f"{TELLTALE}-new",
             "first_admin": "alice",
             "scopes": ["read"],
             "permission": "view",
             "type": "workspace",
             "subject_type": "user",
+            "namespace": "mail",
             "role": types_pb2.ROLE_VIEWER,
             "direction": shares_pb2.SHARE_DIRECTION_OUTGOING,
             "from_user": "alice",
@@ -137,6 +138,9 @@ class World:
                 getattr(message, each.name).extend(value)
             elif each.message_type is not None and value is not None:
                 getattr(message, each.name).CopyFrom(value)
+            elif each.message_type is not None and each.message_type.GetOptions().map_entry:
+                if each.message_type.fields_by_name["value"].message_type is not None:
+                    getattr(message, each.name)["port"].number_value = 25
             elif each.message_type is not None and each.is_repeated:
                 self._filled(getattr(message, each.name).add())
         return message

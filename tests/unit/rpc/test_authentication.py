@@ -108,7 +108,7 @@ async def test_an_address_that_comes_with_unknown_keys_has_no_further_one_looked
     authenticate = Authentication(SystemKeys([FIRST]), secrets, admission).authenticate
     for port in range(2):
         with pytest.raises(Unauthenticated):
-            await authenticate("Bearer nonsense", f"ipv4:192.0.2.1:{port}")
+            await authenticate(f"Bearer {new_secret().text}", f"ipv4:192.0.2.1:{port}")
     looked_up = len(secrets.asked)
     with pytest.raises(RateLimited):
         await authenticate(f"Bearer {SECRET.text}", "ipv4:192.0.2.1:3")
