@@ -140,7 +140,8 @@ async def stored(spicedb: SpiceDB, tenant_id: str) -> set[Tuple]:
 async def require_truth(url: str, spicedb: SpiceDB, tenant_id: str, seconds: float = 40.0) -> int:
     """Wait until all is delivered; then the outbox has no gap and SpiceDB holds exactly the projection.  The head."""
     await eventually(lambda: is_delivered(url, tenant_id), seconds)
-    assert await stored(spicedb, tenant_id) == await projected(url, tenant_id)
+    there, wanted = await stored(spicedb, tenant_id), await projected(url, tenant_id)
+    assert there == wanted, f"missing: {sorted(map(str, wanted - there))}, too much: {sorted(map(str, there - wanted))}"
     return await require_no_gap(url, tenant_id)
 
 
