@@ -37,6 +37,7 @@ from pemba.rpc.server import Limits, RpcServer, Services, build_server
 from pemba.rpc.tls import TlsFiles
 from pemba.service import bootstrap
 from pemba.service.api_keys import ApiKeyService
+from pemba.service.audit import AuditService
 from pemba.service.bootstrap import FirstTenant
 from pemba.service.filling import StoreFilling
 from pemba.service.groups import GroupService
@@ -49,6 +50,7 @@ from pemba.service.parked import Retries
 from pemba.service.reconciliation import Reconciler
 from pemba.service.refusals import Refusals
 from pemba.service.resealing import Resealing
+from pemba.service.roster_reads import RosterReads
 from pemba.service.sealing import Sealer
 from pemba.service.settings import SettingsService
 from pemba.service.share_expiry import ShareExpiry
@@ -56,6 +58,7 @@ from pemba.service.shares import ShareService
 from pemba.service.tenants import TenantService
 from pemba.service.user_jobs import UserJobs
 from pemba.service.users import UserService
+from pemba.service.watch import WatchService
 from pemba.service.workspaces import WorkspaceService
 from pemba.spicedb.client import SpiceDB
 from pemba.spicedb.schema_gate import SchemaGate
@@ -103,6 +106,7 @@ async def serve(settings: ServeSettings, stopping: asyncio.Event) -> None:
         if running is not None:
             log.info(Event.STARTED, process="serve", grpc_port=running.grpc_port, http_port=running.http_port)
             await stopping.wait()
+            running.watch.stop()
             await running.rpc.stop(settings.drain_seconds)
     log.info(Event.STOPPED, process="serve")
 
@@ -141,6 +145,7 @@ class Serving:
     """A server that accepts calls, and where."""
 
     rpc: RpcServer
+    watch: WatchService
     grpc_port: int
     http_port: int
 
@@ -170,10 +175,12 @@ async def serving(settings: ServeSettings, stopping: asyncio.Event) -> AsyncIter
         services = _services(parts, settings, database, spicedb, feed, signer)
         parts.push_async_callback(keys.write_uses)
         _background(parts, keys.run(), stopping)
+        _background(parts, services.roster_reads.run(), stopping)
+        _background(parts, services.watch.run(), stopping)
         await _when_reached(lambda: _bootstrap(settings, services), status, stopping)
         rpc = await _grpc(parts, settings, services, gate, keys)
         _background(parts, gate.run(rpc.set_serving), stopping)
-        yield Serving(rpc, rpc.port, http.port)
+        yield Serving(rpc, services.watch, rpc.port, http.port)
 
 
 class _Status:
@@ -266,6 +273,10 @@ def _services(
             Resealing(database, notifier, sealer),
         ),
         settings=SettingsService(mutations, sealer),
+        audit=AuditService(database, signer),
+        watch=WatchService(database, signer, feed, settings.max_watches),
+        refusals=refusals,
+        roster_reads=RosterReads(database),
     )
 
 
@@ -324,7 +335,7 @@ async def _restore_schema(healing: Healing, gate: SchemaGate) -> None:
         try:
             await healing.restore_schema()
         except PembaError as error:
-            log.debug("schema.not_restored", why=error.message)
+            log.debug(Event.SCHEMA_NOT_RESTORED, why=error.message)
 
 
 async def _maintenance(
@@ -352,6 +363,7 @@ def _relay_options(settings: RelaySettings) -> RelayOptions:
         poll_max_seconds=settings.relay_poll_max_seconds,
         rpc_seconds=settings.relay_rpc_seconds,
         keep_seconds=settings.relay_retention_days * 24 * 3600,
+        audit_seconds=settings.relay_audit_days * 24 * 3600,
         lease_seconds=settings.relay_lease_seconds,
     )
 
@@ -383,7 +395,7 @@ async def _when_reached(
         except (PembaError, ConfigError) as error:
             status.waiting_for = str(error)
             if said != status.waiting_for:
-                log.warning("waiting", why=status.waiting_for)
+                log.warning(Event.WAITING, why=status.waiting_for)
             said = status.waiting_for
         else:
             status.waiting_for = ""

@@ -171,6 +171,9 @@ class ServeSettings(DatabaseSettings, SpiceDBSettings):
     )
     bootstrap_tenant_name: str = Field("", description="its name", json_schema_extra=_shown("its slug"))
     bootstrap_admin: str = Field("", description="the user id of its first admin, which `PEMBA_BOOTSTRAP_TENANT` takes")
+    max_watches: int = Field(
+        500, ge=1, description="watches at one time, each a call of `max_concurrent_rpcs`; one caller takes a fifth"
+    )
     drain_seconds: float = Field(10.0, ge=0, le=600, description="how long a stop waits for calls under way")
 
     @field_validator("grpc_listen", "http_listen")
@@ -240,6 +243,12 @@ class RelaySettings(DatabaseSettings, SpiceDBSettings):
         description="how often it looks while there are none (a notification wakes it sooner)",
     )
     relay_retention_days: float = Field(7.0, gt=0, description="how long delivered changes stay in the outbox")
+    relay_audit_days: float = Field(
+        400.0,
+        ge=0,
+        le=36500,
+        description="how long the audit is kept, from which watches go on too; 0: for ever",
+    )
     relay_reconcile_hours: float = Field(
         24.0, ge=0, le=8760, description="how often all of SpiceDB is compared with the records; 0: never"
     )

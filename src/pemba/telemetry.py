@@ -18,7 +18,20 @@ from structlog.typing import Processor
 
 
 class Event(StrEnum):
-    """Names of the events that are worth an alert or a search; everything else in a line are its fields."""
+    """The names of all events, for alerts and searches; everything else in a line are its fields.
+
+    Those of the domain come after the commit of what they tell: who did it says the audit, under the request's id.
+    """
+
+    TENANT_CREATED = "tenant_created"
+    """With its id, slug and root workspace: it is complete."""
+    TENANT_STATUS_CHANGED = "tenant_status_changed"
+    USER_STATUS_CHANGED = "user_status_changed"
+    CASCADE_COMMITTED = "cascade_committed"
+    """One change that took others along, all in its transaction: `method`, `about`, and counts of what it took."""
+    CASCADE_STARTED = "cascade_started"
+    """One whose rest is a job: a user is denied already, what they hold in so many tenants follows."""
+    CASCADE_FINISHED = "cascade_finished"
 
     STARTED = "started"
     STOPPED = "stopped"
@@ -42,7 +55,36 @@ class Event(StrEnum):
     TLS_RENEWED = "tls_renewed"
     TLS_NOT_RENEWED = "tls_not_renewed"
     TENANT_BOOTSTRAPPED = "tenant_bootstrapped"
+    KEY_USES_NOT_WRITTEN = "key_uses_not_written"
     SECRET_UNREADABLE = "secret_unreadable"  # noqa: S105 - an event, not a secret
+    AUDIT_DROPPED = "audit_dropped"
+    AUDIT_NOT_WRITTEN = "audit_not_written"
+    POSITIONS_OUTAGE = "positions_outage"
+    SPICEDB_REFUSED = "spicedb_refused"
+    SCHEMA_READY = "schema_ready"
+    SCHEMA_NOT_READY = "schema_not_ready"
+    MAINTENANCE_FAILED = "maintenance_failed"
+    FENCE_LOOK_FAILED = "fence_look_failed"
+    CLAIM_FAILED = "claim_failed"
+    LEASES_FAILED = "leases_failed"
+    SESSION_FAILED = "session_failed"
+    RELAY_STANDS_BACK = "relay_stands_back"
+    RELAY_TAKES_PART_AGAIN = "relay_takes_part_again"
+    POLL_FAILED = "poll_failed"
+    PARKED_RETRY_FAILED = "parked_retry_failed"
+    EXPIRY_FAILED = "expiry_failed"
+    RECONCILE_FAILED = "reconcile_failed"
+    RETENTION_FAILED = "retention_failed"
+    HEALING_FAILED = "healing_failed"
+    POSTGRES_CONNECTION_BROKEN = "postgres_connection_broken"
+    POSTGRES_REFUSED = "postgres_refused"
+    POSTGRES_MISUSED = "postgres_misused"
+    POSTGRES_CONSTRAINT_VIOLATED = "postgres_constraint_violated"
+    NOTIFY_LOST = "notify_lost"
+    STORE_FILLING_FAILED = "store_filling_failed"
+    SCHEMA_NOT_RESTORED = "schema_not_restored"
+    WAITING = "waiting"
+    RPC = "rpc"
 
 
 RPC_SECONDS = Histogram(

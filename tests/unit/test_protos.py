@@ -21,9 +21,12 @@ DEFINED = [service for module in MODULES for service in module.DESCRIPTOR.servic
 METHODS = [method for service in DEFINED for method in service.methods]
 NOT_OF_ONE_TENANT = {
     "CreateTenant", "ListTenants", "CreateUser", "GetUser", "ListUsers", "UpdateUser", "SuspendUser", "ActivateUser",
-    "DeactivateUser", "RecordLogin", "GetRelayStatus", "ReencryptSecrets",
+    "DeactivateUser", "RecordLogin", "GetRelayStatus", "ReencryptSecrets", "WatchPositions",
 }  # fmt: skip
-WITHOUT_TOKEN = {"GetRelayStatus", "ListParkedOperations", "TailOutbox", "ReencryptSecrets"}
+WITHOUT_TOKEN = {
+    "GetRelayStatus", "ListParkedOperations", "TailOutbox", "ReencryptSecrets", "ListAuditEvents", "ExportAuditEvents",
+    "WatchChanges", "WatchPositions",
+}  # fmt: skip
 
 
 def full_name(method):
@@ -48,11 +51,11 @@ def test_every_method_has_a_scope_and_no_other_has():
 
 
 @pytest.mark.parametrize("method", METHODS, ids=full_name)
-def test_reading_takes_read_checking_check_keys_and_operations_admin_and_the_rest_write(method):
+def test_reading_takes_read_checks_and_watches_check_keys_operations_and_audit_admin_and_the_rest_write(method):
     expected = Scope.WRITE
-    if method.containing_service.name in ("OperationsService", "ApiKeyService"):
+    if method.containing_service.name in ("OperationsService", "ApiKeyService", "AuditService"):
         expected = Scope.ADMIN
-    elif method.containing_service.name == "PermissionService":
+    elif method.containing_service.name in ("PermissionService", "WatchService"):
         expected = Scope.CHECK
     elif method.name == "GetSecretSetting":
         expected = Scope.ADMIN

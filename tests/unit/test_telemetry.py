@@ -1,8 +1,10 @@
 """What operators read: lines of JSON, with context, without secrets."""
 
+import ast
 import io
 import json
 import logging
+from pathlib import Path
 
 import pytest
 import structlog
@@ -81,3 +83,25 @@ def test_answers_whose_callers_have_gone_are_not_reported_as_errors_of_the_serve
     core.error("ExecuteBatchError raised in core by servicer method [/pemba.v1.PermissionService/Check]")
     core.error("something else")
     assert [json.loads(line)["event"] for line in stream.getvalue().splitlines()] == ["something else"]
+
+
+def test_every_event_of_the_log_has_its_name_from_the_one_place():
+    """`log.info(Event.X, ...)`, nowhere a text."""
+    package = Path(telemetry.__file__).parent
+    literal = [
+        f"{path.relative_to(package)}:{call.lineno}"
+        for path in package.rglob("*.py")
+        if path.parent.name != "dev"  # there it is a file
+        for call in ast.walk(ast.parse(path.read_text()))
+        if isinstance(call, ast.Call)
+        and isinstance(call.func, ast.Attribute)
+        and isinstance(call.func.value, ast.Name)
+        and call.func.value.id == "log"
+        and call.args
+        and isinstance(call.args[0], (ast.Constant, ast.JoinedStr))
+    ]
+    assert literal == []
+
+
+def test_the_names_of_events_are_those_of_the_code():
+    assert [event for event in telemetry.Event if event.value != event.name.lower()] == []

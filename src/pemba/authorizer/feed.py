@@ -35,7 +35,7 @@ from typing import TypeVar
 import structlog
 
 from pemba.authorizer.ground import Position, Snapshot, boot_seconds
-from pemba.authorizer.watchers import Watchers
+from pemba.authorizer.watchers import Followers, Watchers
 from pemba.errors import PembaError, Reason, Unavailable
 from pemba.model import GLOBAL_STREAM, ObjectRef, Seq, SystemScope, TenantId, TenantStatus, UserId
 from pemba.storage import positions, statuses
@@ -97,6 +97,8 @@ class Feed:
         self._users: OrderedDict[UserId, bool] = OrderedDict()
         self._serials = itertools.count(1)
         self._watchers = Watchers()
+        self.followers = Followers()
+        """Told whenever a stream may have moved; of `~` by its commits, of others as they are delivered."""
         self._looking = asyncio.Lock()
         self._loading = asyncio.Semaphore(MAX_LOADS)
         self._catching_up: asyncio.Task[None] | None = None
@@ -123,11 +125,16 @@ class Feed:
                 failing = False
             except (PembaError, TimeoutError) as error:
                 if not failing:
-                    log.warning("positions.outage", error=str(error) or "PostgreSQL is silent")
+                    log.warning(Event.POSITIONS_OUTAGE, error=str(error) or "PostgreSQL is silent")
                 failing = True
                 self._watchers.tell_all(_away())
-            POSITIONS_AGE_SECONDS.set(boot_seconds() - self._pulse_at)
+            POSITIONS_AGE_SECONDS.set(self.age_seconds)
             await self._watchers.pause(IDLE_POLL_SECONDS, WAITED_POLL_SECONDS)
+
+    @property
+    def age_seconds(self) -> float:
+        """Since when, by PostgreSQL's last answer, anything is known."""
+        return boot_seconds() - self._pulse_at
 
     async def look_again(self) -> None:
         """Look at once, where that is possible: what this server itself has just committed is known afterwards."""
@@ -168,6 +175,7 @@ class Feed:
         if seen is not None and pulse.statuses_seq != seen.statuses_seq:
             self._tell_about(followed.about, pulse)
             self._watchers.tell(GLOBAL_STREAM)
+            self.followers.tell(GLOBAL_STREAM)
 
     async def snapshot(self, tenants: Collection[TenantId], users: Collection[UserId]) -> Snapshot:
         """What is known of these, loaded where nothing is.  Raises Unavailable (POSTGRES_UNAVAILABLE)."""
@@ -210,9 +218,9 @@ class Feed:
         await self._watchers.watch(streams)
 
     async def _known_pulse(self) -> Pulse:
-        if boot_seconds() - self._pulse_at > LATE_SECONDS and not self._is_away:
+        if self.age_seconds > LATE_SECONDS and not self._is_away:
             await self._catch_up()
-        if self._pulse is None or boot_seconds() - self._pulse_at > self._bound:
+        if self._pulse is None or self.age_seconds > self._bound:
             raise _away()
         return self._pulse
 
@@ -277,6 +285,7 @@ class Feed:
             position = _position(known.position.status, delivery, self._pulse, next(self._serials))
             self._tenants[tenant_id] = _Tenant(delivery, position)
         self._watchers.tell(tenant_id)
+        self.followers.tell(tenant_id)
 
     def _position_anew(self) -> None:
         """Another schema: what was answered under the last one counts no more."""
@@ -284,12 +293,14 @@ class Feed:
             assert self._pulse is not None
             position = _position(known.position.status, known.delivery, self._pulse, next(self._serials))
             self._tenants[tenant_id] = replace(known, position=position)
+        self.followers.tell_all()
 
     def _start_anew(self, inactive: set[UserId] | None) -> None:
         self._inactive = inactive
         self._tenants.clear()
         self._users.clear()
         self._watchers.tell_all()
+        self.followers.tell_all()
 
     def _tell_about(self, about: set[ObjectRef] | None, pulse: Pulse) -> None:
         for told in self._told:

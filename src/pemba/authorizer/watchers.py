@@ -1,10 +1,10 @@
-"""Who waits for a stream to move."""
+"""Who waits for a stream to move, and who follows one for as long as they like."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 
 from pemba.errors import PembaError
 from pemba.model import TenantId
@@ -51,3 +51,37 @@ class Watchers:
         self._came.clear()
         with suppress(TimeoutError):
             await asyncio.wait_for(self._came.wait(), idle_seconds)
+
+
+class Followers:
+    """Those who follow streams: nobody looks more often for their sake."""
+
+    def __init__(self) -> None:
+        self._news: dict[TenantId, set[asyncio.Event]] = {}
+
+    @contextmanager
+    def following(self, streams: Iterable[TenantId]) -> Iterator[asyncio.Event]:
+        """An event that is set whenever one of these may have moved; whoever follows clears it."""
+        news = asyncio.Event()
+        followed = frozenset(streams)
+        for stream in followed:
+            self._news.setdefault(stream, set()).add(news)
+        try:
+            yield news
+        finally:
+            for stream in followed:
+                self._news[stream].discard(news)
+                if not self._news[stream]:
+                    del self._news[stream]
+
+    def streams(self) -> frozenset[TenantId]:
+        """Those that somebody follows."""
+        return frozenset(self._news)
+
+    def tell(self, stream: TenantId) -> None:
+        for news in self._news.get(stream, ()):
+            news.set()
+
+    def tell_all(self) -> None:
+        for stream in self._news:
+            self.tell(stream)

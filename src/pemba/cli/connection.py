@@ -21,6 +21,7 @@ from pemba.config import ClientSettings, DevSettings, load
 from pemba.dev.ready import FILE_NAME, read_ready
 from pemba.errors import ConfigError, FieldViolation
 from pemba.v1.api_keys_pb2_grpc import ApiKeyServiceStub
+from pemba.v1.audit_pb2_grpc import AuditServiceStub
 from pemba.v1.groups_pb2_grpc import GroupServiceStub
 from pemba.v1.memberships_pb2_grpc import MembershipServiceStub
 from pemba.v1.operations_pb2_grpc import OperationsServiceStub
@@ -28,6 +29,7 @@ from pemba.v1.permissions_pb2_grpc import PermissionServiceStub
 from pemba.v1.shares_pb2_grpc import ShareServiceStub
 from pemba.v1.tenants_pb2_grpc import TenantServiceStub
 from pemba.v1.users_pb2_grpc import UserServiceStub
+from pemba.v1.watch_pb2_grpc import WatchServiceStub
 from pemba.v1.workspaces_pb2_grpc import WorkspaceServiceStub
 
 MAX_PAGE_SIZE = 1000
@@ -109,6 +111,14 @@ class Connection:
     @cached_property
     def operations(self) -> OperationsServiceStub:
         return OperationsServiceStub(self._channel)
+
+    @cached_property
+    def audit(self) -> AuditServiceStub:
+        return AuditServiceStub(self._channel)
+
+    @cached_property
+    def watch(self) -> WatchServiceStub:
+        return WatchServiceStub(self._channel)
 
     def read(self, rpc: grpc.UnaryUnaryMultiCallable[Request, Answer], request: Request) -> Answer:
         """Call `rpc`, within the deadline of --timeout."""

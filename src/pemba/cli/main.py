@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from pemba.cli import (
+    audit,
     bench,
     check,
     db,
@@ -27,6 +28,7 @@ from pemba.cli import (
     share,
     tenant,
     user,
+    watch,
     workspace,
 )
 from pemba.cli.failure import Problem, report
@@ -51,6 +53,8 @@ CONTENTS = (
     "key",
     "check",
     "lookup",
+    "watch",
+    "audit",
     "outbox",
     "reconcile",
     "doctor",
@@ -91,6 +95,8 @@ app.add_typer(user.app, rich_help_panel=RECORDS)
 app.add_typer(key.app, rich_help_panel=RECORDS)
 app.command("check", rich_help_panel=ASK)(with_call_options(check.check))
 app.add_typer(lookup.app, rich_help_panel=ASK)
+app.command("watch", rich_help_panel=ASK)(with_call_options(watch.watch, ("output", "endpoint", "on_behalf_of")))
+app.add_typer(audit.app, rich_help_panel=OPERATE)
 app.add_typer(outbox.app, rich_help_panel=OPERATE)
 app.command("reconcile", rich_help_panel=OPERATE)(with_call_options(reconcile.reconcile, ("output", "endpoint")))
 app.command("doctor", rich_help_panel=OPERATE)(doctor.doctor)

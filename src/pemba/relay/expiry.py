@@ -8,6 +8,7 @@ from typing import Protocol
 import structlog
 
 from pemba.errors import PembaError
+from pemba.telemetry import Event
 
 INTERVAL_SECONDS = 1.0
 """Between two looks at most; earlier where something is due earlier."""
@@ -47,5 +48,5 @@ class Expiry:
                 await self.run_once()
                 pause = min(pause, max(await self._expiring.seconds_left(), MIN_PAUSE_SECONDS))
             except PembaError as error:
-                log.warning("expiry.failed", error=error.message, reason=error.reason)
+                log.warning(Event.EXPIRY_FAILED, error=error.message, reason=error.reason)
             await asyncio.sleep(pause)

@@ -94,7 +94,7 @@ class Healing:
             except (PembaError, ConfigError) as error:
                 pause = backoff.failed()
                 self._is_owed = True
-                log.warning("healing.failed", error=str(error), retry_in_seconds=round(pause, 2))
+                log.warning(Event.HEALING_FAILED, error=str(error), retry_in_seconds=round(pause, 2))
                 await _first(pause, stopping)
             else:
                 backoff.succeeded()

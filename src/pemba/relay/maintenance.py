@@ -8,6 +8,7 @@ import structlog
 
 from pemba.errors import PembaError
 from pemba.service.user_jobs import UserJobs
+from pemba.telemetry import Event
 
 INTERVAL_SECONDS = 1.0
 
@@ -33,5 +34,5 @@ class Maintenance:
             try:
                 await self.run_once()
             except PembaError as error:
-                log.warning("maintenance.failed", error=error.message, reason=error.reason)
+                log.warning(Event.MAINTENANCE_FAILED, error=error.message, reason=error.reason)
             await asyncio.sleep(INTERVAL_SECONDS)

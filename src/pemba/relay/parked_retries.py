@@ -13,7 +13,7 @@ from pemba.relay.principal import as_relay
 from pemba.service.parked import Retries
 from pemba.storage import parked
 from pemba.storage.database import Database
-from pemba.telemetry import PARKED_OPERATIONS, TENANTS_CLOSED
+from pemba.telemetry import PARKED_OPERATIONS, TENANTS_CLOSED, Event
 
 INTERVAL_SECONDS = 1.0
 
@@ -43,5 +43,5 @@ class ParkedRetries:
             try:
                 await self.run_once()
             except PembaError as error:
-                log.warning("parked.retry_failed", error=error.message, reason=error.reason)
+                log.warning(Event.PARKED_RETRY_FAILED, error=error.message, reason=error.reason)
             await asyncio.sleep(INTERVAL_SECONDS)

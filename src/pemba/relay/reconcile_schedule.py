@@ -19,6 +19,7 @@ from pemba.relay.principal import as_relay
 from pemba.service.reconciliation import Options, Reconciler, Summary
 from pemba.storage import installation
 from pemba.storage.database import Database
+from pemba.telemetry import Event
 
 INTERVAL_SECONDS = 60.0
 MAX_PAUSE_SECONDS = 3600.0
@@ -60,5 +61,5 @@ class ReconcileSchedule:
                 backoff.succeeded()
             except PembaError as error:
                 pause += backoff.failed()
-                log.warning("reconcile.failed", error=error.message, retry_in_seconds=round(pause))
+                log.warning(Event.RECONCILE_FAILED, error=error.message, retry_in_seconds=round(pause))
             await asyncio.sleep(pause)

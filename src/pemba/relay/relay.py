@@ -52,6 +52,7 @@ class RelayOptions:
     poll_max_seconds: float = 1.0
     rpc_seconds: float = 10.0
     keep_seconds: float = 7 * 24 * 3600.0
+    audit_seconds: float = 0.0
     lease_seconds: float = 15.0
 
 
@@ -74,7 +75,7 @@ class Relay:
         self._options = options
         self._leases = Leases(database, self._make_lane, options.lease_seconds)
         self._watch = Watch(database, spicedb, lambda: self._leases.lanes, options.rpc_seconds)
-        self._retention = Retention(database, options.keep_seconds)
+        self._retention = Retention(database, options.keep_seconds, options.audit_seconds)
         self._stopping = asyncio.Event()
         self._share: int | None = None
         self._recounted = asyncio.Event()
@@ -124,7 +125,7 @@ class Relay:
                 return
             except BackendError as error:
                 pause = backoff.failed()
-                log.warning("relay.claim_failed", error=error.message, retry_in_seconds=round(pause, 2))
+                log.warning(Event.CLAIM_FAILED, error=error.message, retry_in_seconds=round(pause, 2))
                 await self._pause(pause)
 
     def _make_lane(self, lease: Lease, is_certain: Callable[[], bool]) -> Lane:
@@ -138,7 +139,7 @@ class Relay:
             try:
                 await self._leases.look(self._share, spawn)
             except PembaError as error:
-                log.warning("relay.leases_failed", error=error.message)
+                log.warning(Event.LEASES_FAILED, error=error.message)
             self._recounted.clear()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._recounted.wait(), LOOK_SECONDS)
@@ -161,7 +162,7 @@ class Relay:
                         await self._pause(LOOK_SECONDS)
             except BackendError as error:
                 pause = backoff.failed()
-                log.warning("relay.session_failed", error=error.message, retry_in_seconds=round(pause, 2))
+                log.warning(Event.SESSION_FAILED, error=error.message, retry_in_seconds=round(pause, 2))
                 await self._pause(pause)
 
     async def _share_now(self, session: RelaySession) -> int | None:
@@ -176,7 +177,7 @@ class Relay:
     def _divide(self, share: int | None) -> None:
         if share != self._share:
             if 0 in (share, self._share):
-                log.warning("relay.stands_back" if share == 0 else "relay.takes_part_again")
+                log.warning(Event.RELAY_STANDS_BACK if share == 0 else Event.RELAY_TAKES_PART_AGAIN)
             self._share = share
             self._recounted.set()
 
@@ -198,7 +199,7 @@ class Relay:
                     async with self._database.begin_relay() as tx:
                         due = await delivery.due_shards(tx, lanes)
             except BackendError as error:
-                log.warning("relay.poll_failed", error=error.message)
+                log.warning(Event.POLL_FAILED, error=error.message)
             else:
                 for shard in range(SHARDS):
                     OUTBOX_UNDELIVERED_ROWS.labels(str(shard)).set(due.get(shard, 0))

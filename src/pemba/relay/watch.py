@@ -20,6 +20,7 @@ from pemba.spicedb.client import SpiceDB
 from pemba.storage import leases
 from pemba.storage.database import Database
 from pemba.storage.leases import Numbers
+from pemba.telemetry import Event
 
 SECONDS = 1.0
 
@@ -49,7 +50,7 @@ class Watch:
             try:
                 await self.run_once()
             except BackendError as error:
-                log.debug("watch.failed", error=error.message)
+                log.debug(Event.FENCE_LOOK_FAILED, error=error.message)
             try:
                 await asyncio.wait_for(stopping.wait(), SECONDS)
             except TimeoutError:

@@ -23,6 +23,7 @@ from pemba.model import (
     is_typeid,
     is_user_id,
 )
+from pemba.rpc.about import named_in
 from pemba.rpc.scopes import require_scope
 from pemba.service.mutation import MutationOptions
 
@@ -60,6 +61,7 @@ class Call:
             body_digest=body_digest(self.method, request) if request_id else b"",
             etag=getattr(request, "etag", ""),
             validate_only=getattr(request, "validate_only", False),
+            about=named_in(request),
         )
 
 

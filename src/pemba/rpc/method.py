@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +14,10 @@ from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
-from pemba.errors import PembaError, invalid_field
-from pemba.model import WorkspaceId
+from pemba.errors import Forbidden, PembaError, invalid_field
+from pemba.model import GLOBAL_STREAM, Caller, Credential, TenantId, WorkspaceId, is_typeid
+from pemba.rpc.about import named_in
+from pemba.rpc.audited import AUDITED_READS, ROSTERS
 from pemba.rpc.authentication import Authentication
 from pemba.rpc.context import (
     TENANT,
@@ -29,6 +31,8 @@ from pemba.rpc.context import (
 from pemba.rpc.errors import public_error, to_status
 from pemba.rpc.limits import Admission
 from pemba.rpc.scopes import SCOPES, require_scope
+from pemba.service.refusals import Refusals
+from pemba.service.roster_reads import RosterReads
 from pemba.telemetry import RPC_SECONDS, Event
 
 DETAILS_KEY = "grpc-status-details-bin"
@@ -42,6 +46,9 @@ Readiness = Callable[[], None]
 LONG_SECONDS = {
     "/pemba.v1.OperationsService/Reconcile": 24 * 3600.0,
     "/pemba.v1.OperationsService/TailOutbox": 24 * 3600.0,
+    "/pemba.v1.AuditService/ExportAuditEvents": 24 * 3600.0,
+    "/pemba.v1.WatchService/WatchChanges": 24 * 3600.0,
+    "/pemba.v1.WatchService/WatchPositions": 24 * 3600.0,
 }
 """Methods that take as long as there is to do (a scan can go on for as long as SpiceDB keeps its revision), or as long
 as somebody watches."""
@@ -62,6 +69,8 @@ class Gate:
     admission: Admission
     readiness: Readiness
     default_deadline_seconds: float
+    refusals: Refusals
+    roster_reads: RosterReads
 
 
 class _Method:
@@ -75,6 +84,7 @@ class _Method:
         self._longest_seconds = LONG_SECONDS.get(self._name, gate.default_deadline_seconds)
         self._request_type: type[Message] = GetMessageClass(descriptor.input_type)
         fields = descriptor.input_type.fields_by_name
+        self._is_roster = self._name in ROSTERS
         self._names_tenant = "tenant_id" in fields
         self._names_workspace = "workspace_id" in fields
         self._names_objects = [name for name in ("object", "resource") if name in fields]
@@ -105,7 +115,7 @@ class _Method:
         finally:
             seconds = asyncio.get_running_loop().time() - started
             self._seconds[code].observe(seconds)
-            log.debug("rpc", code=code.name, seconds=round(seconds, 6))
+            log.debug(Event.RPC, code=code.name, seconds=round(seconds, 6))
 
     async def _answer(
         self, body: bytes, metadata: CallMetadata, request_id: str, started: float, context: Context
@@ -114,9 +124,8 @@ class _Method:
         async with asyncio.timeout_at(deadline):
             authorization = metadata.authorization()
             credential = await self._gate.authentication.authenticate(authorization, context.peer())
-            require_scope(credential.scopes, self._scope)
+            caller = await self._caller(credential, metadata, request_id, context.peer(), body)
             self._gate.readiness()
-            caller = caller_of(credential, metadata, request_id, context.peer())
             call = Call(
                 caller=caller,
                 method=self._name,
@@ -128,7 +137,32 @@ class _Method:
                 request = self._parse(body)
                 self._confine(request, call)
                 self._gate.admission.take(caller.principal, self._tenant_of(request), self._cost_of(request))
-                return await self._respond(request, call, context, authorization)
+                try:
+                    return await self._respond(request, call, context, authorization)
+                except Forbidden as refusal:
+                    if self._name in AUDITED_READS:
+                        await self._record(refusal, caller, body)
+                    raise
+
+    async def _caller(
+        self, credential: Credential, metadata: CallMetadata, request_id: str, peer: str, body: bytes
+    ) -> Caller:
+        """Who is calling, for whom.  Raises Forbidden, which is audited, where the credential is not good for that."""
+        try:
+            require_scope(credential.scopes, self._scope)
+            return caller_of(credential, metadata, request_id, peer)
+        except Forbidden as refusal:
+            its_own = Caller(
+                principal=credential.principal,
+                scopes=credential.scopes,
+                acting_user=credential.user_id,
+                tenant_id=credential.tenant_id,
+                request_id=request_id,
+                peer=peer,
+                workspace_id=credential.workspace_id,
+            )
+            await self._record(refusal, its_own, body)
+            raise
 
     async def _respond(self, request: Any, call: Call, context: Context, authorization: str) -> bytes | None:
         raise NotImplementedError
@@ -139,6 +173,30 @@ class _Method:
     def _cost_of(self, request: Any) -> int:
         """A batch costs as much as what it holds."""
         return max(len(getattr(request, self._batch)), 1) if self._batch else 1
+
+    async def _record(self, refusal: Forbidden, caller: Caller, body: bytes) -> None:
+        """Audit what was refused before, or without, a mutation: the message may be any, or none."""
+        try:
+            request = self._parse(body)
+        except PembaError:
+            request = self._request_type()
+        await self._gate.refusals.record(
+            caller,
+            caller.tenant_id or _tenant_named(request) or GLOBAL_STREAM,
+            self._name.rpartition("/")[2],
+            refusal,
+            named_in(request),
+        )
+
+    def _note(self, request: Message, call: Call) -> None:
+        """Audit that a roster is told."""
+        if self._is_roster:
+            self._gate.roster_reads.note(
+                call.caller,
+                call.caller.tenant_id or _tenant_named(request),
+                self._name.rpartition("/")[2],
+                named_in(request),
+            )
 
     def _seconds_left(self, context: Context) -> float:
         remaining: float | None = context.time_remaining()  # None where the caller set no deadline
@@ -177,7 +235,9 @@ class UnaryMethod(_Method):
     _handle: Handler
 
     async def _respond(self, request: Any, call: Call, context: Context, authorization: str) -> bytes:
-        return (await self._handle(request, call)).SerializeToString()
+        answer = await self._handle(request, call)
+        self._note(request, call)
+        return answer.SerializeToString()
 
 
 class StreamMethod(_Method):
@@ -189,12 +249,46 @@ class StreamMethod(_Method):
         """Who is not let in any more is told nothing more: streams outlive revocations."""
         loop = asyncio.get_running_loop()
         looked = loop.time()
-        async with aclosing(self._handle(request, call)) as messages:
+        is_first = True
+        async with self._let_in(authorization, context.peer()), aclosing(self._handle(request, call)) as messages:
             async for message in messages:
                 if loop.time() - looked > RECHECK_SECONDS:
                     await self._gate.authentication.authenticate(authorization, context.peer())
                     looked = loop.time()
+                if is_first:
+                    self._note(request, call)
+                    is_first = False
                 await context.write(message.SerializeToString())
+
+    @asynccontextmanager
+    async def _let_in(self, authorization: str, peer: str) -> AsyncIterator[None]:
+        """End what is inside once the key is not let in any more, though there be nothing to tell.
+
+        Raises what its authentication does then.
+        """
+        inside = asyncio.current_task()
+        assert inside is not None
+        refusals: list[PembaError] = []
+
+        async def look() -> None:
+            try:
+                while True:
+                    await asyncio.sleep(RECHECK_SECONDS)
+                    await self._gate.authentication.authenticate(authorization, peer)
+            except PembaError as refusal:
+                refusals.append(refusal)
+                inside.cancel()
+
+        looking = asyncio.create_task(look())
+        try:
+            yield
+        except asyncio.CancelledError:
+            if not refusals:
+                raise
+            inside.uncancel()
+            raise refusals[0] from None
+        finally:
+            looking.cancel()
 
 
 def method_handler(descriptor: MethodDescriptor, handler: Any, gate: Gate) -> grpc.RpcMethodHandler[Any, Any]:
@@ -204,6 +298,12 @@ def method_handler(descriptor: MethodDescriptor, handler: Any, gate: Gate) -> gr
     if descriptor.server_streaming:
         return grpc.unary_stream_rpc_method_handler(StreamMethod(descriptor, handler, gate).serve)
     return grpc.unary_unary_rpc_method_handler(UnaryMethod(descriptor, handler, gate).serve)
+
+
+def _tenant_named(request: Message) -> TenantId | None:
+    """None where it names none, or what can be none."""
+    tenant_id: str = getattr(request, "tenant_id", "")
+    return TenantId(tenant_id) if is_typeid("ten", tenant_id) else None
 
 
 def _require_same(field: str, value: str, confined_to: str, key: str) -> None:

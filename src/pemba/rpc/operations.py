@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from pemba.model import Effect, Operation
+from pemba.model import Effect
 from pemba.rpc import records
 from pemba.rpc.context import Call
 from pemba.rpc.validation import MAX_PAGE_SIZE, Fields
@@ -23,8 +23,6 @@ from pemba.v1.operations_pb2 import (
     PARKED_EFFECT_GRANTS_LESS,
     PARKED_EFFECT_RESTRICTS,
     PARKED_EFFECT_WITHDRAWN,
-    TUPLE_OPERATION_DELETE,
-    TUPLE_OPERATION_TOUCH,
     GetRelayStatusRequest,
     GetRelayStatusResponse,
     ListParkedOperationsRequest,
@@ -41,7 +39,6 @@ from pemba.v1.operations_pb2 import (
     RetryParkedResponse,
     ShardStatus,
     StreamStatus,
-    TailedOperation,
     TailOutboxRequest,
     TailOutboxResponse,
 )
@@ -49,7 +46,6 @@ from pemba.v1.operations_pb2 import (
 DEFAULT_STREAMS = 100
 _WITHOUT_APPLY = "goes with apply: without it nothing is written"
 
-_OPERATIONS = {Operation.TOUCH: TUPLE_OPERATION_TOUCH, Operation.DELETE: TUPLE_OPERATION_DELETE}
 _EFFECTS = {
     Effect.GRANTS_LESS: PARKED_EFFECT_GRANTS_LESS,
     Effect.WITHDRAWN: PARKED_EFFECT_WITHDRAWN,
@@ -163,7 +159,7 @@ def _parked(listed: ListedParked) -> ParkedOperation:
         tenant_slug=listed.tenant_slug,
         seq=refusal.seq,
         since_seq=parked.since,
-        operation=_OPERATIONS[refusal.operation.operation],
+        operation=records.OPERATIONS[refusal.operation.operation],
         tuple=str(refusal.operation.tuple),
         effect=_EFFECTS[refusal.effect],
         cause=refusal.reason,
@@ -182,7 +178,7 @@ def _tailed(event: TailEvent) -> TailOutboxResponse:
         seq=row.seq,
         create_time=records.timestamp(row.create_time),
         request_id=row.request_id,
-        operations=[TailedOperation(operation=_OPERATIONS[o.operation], tuple=str(o.tuple)) for o in row.operations],
+        operations=[records.operation(each) for each in row.operations],
     )
 
 

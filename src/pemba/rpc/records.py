@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from google.protobuf.json_format import ParseDict
+from google.protobuf.struct_pb2 import Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from pemba.errors import Reason
@@ -13,12 +15,14 @@ from pemba.model import (
     GroupMember,
     Membership,
     ObjectRef,
+    Operation,
     Role,
     Settings,
     Share,
     SubjectRef,
     Tenant,
     TenantStatus,
+    TupleOperation,
     User,
     UserStatus,
     Workspace,
@@ -29,6 +33,7 @@ from pemba.v1 import (
     api_keys_pb2,
     groups_pb2,
     memberships_pb2,
+    operations_pb2,
     shares_pb2,
     tenants_pb2,
     types_pb2,
@@ -56,6 +61,11 @@ _ROLES = {
     Role.MEMBER: types_pb2.ROLE_MEMBER,
     Role.ADMIN: types_pb2.ROLE_ADMIN,
     Role.OWNER: types_pb2.ROLE_OWNER,
+}
+
+OPERATIONS = {
+    Operation.TOUCH: operations_pb2.TUPLE_OPERATION_TOUCH,
+    Operation.DELETE: operations_pb2.TUPLE_OPERATION_DELETE,
 }
 
 REASONS: dict[Reason | None, ErrorReason.ValueType] = {
@@ -220,6 +230,15 @@ def api_key(record: ApiKey) -> api_keys_pb2.ApiKey:
         if (time := getattr(record, field)) is not None:
             getattr(message, field).CopyFrom(timestamp(time))
     return message
+
+
+def operation(of: TupleOperation) -> operations_pb2.TailedOperation:
+    return operations_pb2.TailedOperation(operation=OPERATIONS[of.operation], tuple=str(of.tuple))
+
+
+def json_value(value: object) -> Value | None:
+    """Anything in JSON; None for nothing."""
+    return None if value is None else ParseDict(value, Value())  # type: ignore[arg-type]  # a Value takes any JSON
 
 
 def timestamp(time: datetime) -> Timestamp:

@@ -71,6 +71,10 @@ SCOPES: dict[str, Scope] = {
     "/pemba.v1.OperationsService/RetryParked": Scope.ADMIN,
     "/pemba.v1.OperationsService/TailOutbox": Scope.ADMIN,
     "/pemba.v1.OperationsService/ReencryptSecrets": Scope.ADMIN,
+    "/pemba.v1.AuditService/ListAuditEvents": Scope.ADMIN,
+    "/pemba.v1.AuditService/ExportAuditEvents": Scope.ADMIN,
+    "/pemba.v1.WatchService/WatchChanges": Scope.CHECK,
+    "/pemba.v1.WatchService/WatchPositions": Scope.CHECK,
 }
 
 

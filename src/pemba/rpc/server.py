@@ -13,6 +13,7 @@ from grpc_reflection.v1alpha import reflection
 
 from pemba.authorizer import Authorizer
 from pemba.rpc.api_keys import ApiKeys
+from pemba.rpc.audit import Audit
 from pemba.rpc.authentication import Authentication
 from pemba.rpc.groups import Groups
 from pemba.rpc.limits import Admission
@@ -24,18 +25,24 @@ from pemba.rpc.shares import Shares
 from pemba.rpc.tenants import Tenants
 from pemba.rpc.tls import TlsFiles, server_credentials
 from pemba.rpc.users import Users
+from pemba.rpc.watch import Watch
 from pemba.rpc.workspaces import Workspaces
 from pemba.service.api_keys import ApiKeyService
+from pemba.service.audit import AuditService
 from pemba.service.groups import GroupService
 from pemba.service.memberships import MembershipService
 from pemba.service.operations import OperationsService
+from pemba.service.refusals import Refusals
+from pemba.service.roster_reads import RosterReads
 from pemba.service.settings import SettingsService
 from pemba.service.shares import ShareService
 from pemba.service.tenants import TenantService
 from pemba.service.users import UserService
+from pemba.service.watch import WatchService
 from pemba.service.workspaces import WorkspaceService
 from pemba.v1 import (
     api_keys_pb2,
+    audit_pb2,
     groups_pb2,
     memberships_pb2,
     operations_pb2,
@@ -43,6 +50,7 @@ from pemba.v1 import (
     shares_pb2,
     tenants_pb2,
     users_pb2,
+    watch_pb2,
     workspaces_pb2,
 )
 
@@ -56,12 +64,14 @@ SERVICES: tuple[ServiceDescriptor, ...] = (
     users_pb2.DESCRIPTOR.services_by_name["UserService"],
     api_keys_pb2.DESCRIPTOR.services_by_name["ApiKeyService"],
     operations_pb2.DESCRIPTOR.services_by_name["OperationsService"],
+    audit_pb2.DESCRIPTOR.services_by_name["AuditService"],
+    watch_pb2.DESCRIPTOR.services_by_name["WatchService"],
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What the methods call."""
+    """What the methods call, and the two that audit what no method does."""
 
     authorizer: Authorizer
     tenants: TenantService
@@ -73,6 +83,10 @@ class Services:
     api_keys: ApiKeyService
     operations: OperationsService
     settings: SettingsService
+    audit: AuditService
+    watch: WatchService
+    refusals: Refusals
+    roster_reads: RosterReads
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,7 +157,14 @@ def build_server(
     Raises OSError where the address cannot be bound, ConfigError where the files of `tls` do not fit.
     """
     server = grpc.aio.server(options=limits.channel_options(), maximum_concurrent_rpcs=limits.max_concurrent_rpcs)
-    gate = Gate(authentication, admission, readiness, limits.default_deadline_seconds)
+    gate = Gate(
+        authentication,
+        admission,
+        readiness,
+        limits.default_deadline_seconds,
+        services.refusals,
+        services.roster_reads,
+    )
     parts = (
         Permissions(services.authorizer),
         Tenants(services.tenants),
@@ -154,6 +175,8 @@ def build_server(
         Users(services.users),
         ApiKeys(services.api_keys),
         Operations(services.operations),
+        Audit(services.audit),
+        Watch(services.watch),
     )
     for service, part in zip(SERVICES, parts, strict=True):
         server.add_generic_rpc_handlers((_handlers(service, part, gate),))

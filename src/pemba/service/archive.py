@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from pydantic import TypeAdapter
 
 from pemba import projection
 from pemba.errors import PreconditionFailed, Reason
 from pemba.model import Seq, Tuple, Workspace, WorkspaceId
-from pemba.service.mutation import Draft
+from pemba.service.mutation import Draft, cascade
 from pemba.storage import memberships, shares, workspaces
 from pemba.storage.database import TenantTransaction
 from pemba.storage.outbox import MAX_CHANGE_OPERATIONS
@@ -24,7 +25,8 @@ async def put_away(tx: TenantTransaction, workspace: Workspace, seq: Seq) -> Dra
     taken = [w for w in await _bounded_subtree(tx, workspace.id) if w.archive_time is None]
     old = await tuples_of(tx, taken, whatever_the_users=True)
     archived = await workspaces.archive(tx, [w.id for w in taken], workspace.id, seq)
-    return workspace_draft(workspace, _named(archived, workspace.id), old, ())
+    draft = workspace_draft(workspace, _named(archived, workspace.id), old, ())
+    return replace(draft, events=cascade(workspaces=len(taken), tuples=len(old)))
 
 
 async def restore(tx: TenantTransaction, workspace: Workspace, seq: Seq) -> Draft[Workspace]:
@@ -39,9 +41,9 @@ async def restore(tx: TenantTransaction, workspace: Workspace, seq: Seq) -> Draf
     below = {w.id for w in await _bounded_subtree(tx, workspace.id)}
     with_it = await workspaces.archived_with(tx, workspace.archived_with or workspace.id)
     restored = await workspaces.unarchive(tx, [w.id for w in with_it if w.id in below], seq)
-    return workspace_draft(
-        workspace, _named(restored, workspace.id), (), await tuples_of(tx, restored, whatever_the_users=False)
-    )
+    new = await tuples_of(tx, restored, whatever_the_users=False)
+    draft = workspace_draft(workspace, _named(restored, workspace.id), (), new)
+    return replace(draft, events=cascade(workspaces=len(restored), tuples=len(new)))
 
 
 async def tuples_of(tx: TenantTransaction, of: Sequence[Workspace], *, whatever_the_users: bool) -> set[Tuple]:

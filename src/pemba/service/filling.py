@@ -33,6 +33,7 @@ from pemba.service.repair import MAX_TUPLES, repair
 from pemba.storage import lives
 from pemba.storage.comparison import Comparison
 from pemba.storage.database import Database
+from pemba.telemetry import Event
 
 METHOD = "FillStore"
 RETRY_SECONDS = 1.0
@@ -110,7 +111,7 @@ class StoreFilling:
                 try:
                     count = await self._fill(comparison, caller, tenant_id, epoch)
                 except PembaError as error:
-                    log.warning("fill.tenant_failed", tenant_id=tenant_id, error=error.message)
+                    log.warning(Event.STORE_FILLING_FAILED, tenant_id=tenant_id, error=error.message)
                     continue
                 yield count
 

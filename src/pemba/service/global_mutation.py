@@ -6,7 +6,7 @@ the order of their ids, then users, and last the stream `~`, in which each chang
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 
 from pemba.errors import ConcurrentUpdate, Forbidden, PreconditionFailed, Reason, Unavailable
 from pemba.model import GLOBAL_STREAM, Caller, Seq, SystemScope, TenantId
-from pemba.service.mutation import MutationOptions, Mutations, idempotency_key, replay
+from pemba.service.mutation import DomainEvent, MutationOptions, Mutations, idempotency_key, replay, tell
 from pemba.service.results import Changed
 from pemba.storage import journal
 from pemba.storage.database import SystemTransaction
@@ -39,6 +39,8 @@ class GlobalDraft(Generic[T]):
     after: object = None
     status_changed: bool = False
     positions: Mapping[TenantId, Seq] = field(default_factory=dict)
+    events: Sequence[DomainEvent] = ()
+    """What the log tells once it is committed."""
 
 
 Body = Callable[[SystemTransaction], Awaitable[GlobalDraft[T]]]
@@ -62,7 +64,8 @@ class GlobalMutations:
             return await self._run_until_locked(caller, about, options, answer, body)
         except (Forbidden, PreconditionFailed) as refusal:
             if not options.validate_only:
-                await self._mutations.refusals.record(caller, GLOBAL_STREAM, options.method, refusal, about)
+                named = (about, *options.about)
+                await self._mutations.refusals.record(caller, GLOBAL_STREAM, options.method, refusal, named)
             raise
 
     async def _run_until_locked(
@@ -97,6 +100,7 @@ class GlobalMutations:
                 return Changed(draft.record, "")
         for tenant_id in draft.positions:
             self._mutations.wakeup.notify(tenant_id)
+        tell(draft.events, options.method, about)
         if draft.changed:
             await self._mutations.status_changed()
         return Changed(draft.record, token)

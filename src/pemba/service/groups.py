@@ -17,7 +17,7 @@ from pemba.model import Caller, Group, GroupId, GroupMember, Seq, SubjectRef, Te
 from pemba.service import group_change, rights
 from pemba.service.group_change import GROUP, GroupChange, everybody_in
 from pemba.service.ids import new_group_id
-from pemba.service.mutation import Draft, MutationOptions, Mutations, require_etag
+from pemba.service.mutation import Draft, MutationOptions, Mutations, cascade, require_etag
 from pemba.service.results import Changed, Found, Page
 from pemba.service.workspace_search import TextMatch
 from pemba.storage import group_members, groups, outbox
@@ -125,7 +125,9 @@ class GroupService:
             before = await rights.managed_group(tx, caller, group_id, "delete it")
             require_etag(before.etag, options)
             operations = await group_change.delete(tx, before, seq)
-            return Draft(before, operations, f"group:{group_id}", GROUP.dump_python(before, mode="json"))
+            was = GROUP.dump_python(before, mode="json")
+            events = cascade(tuples=len(operations))
+            return Draft(before, operations, f"group:{group_id}", was, events=events)
 
         return await self._mutations.run(caller, tenant_id, options, GROUP, body)
 

@@ -54,6 +54,8 @@ class KeyExpiry:
             if len(rows) > 1:
                 await outbox.advance(tx, len(rows) - 1)
             caller = Caller(PRINCIPAL, frozenset(), None, None, "", "relay")
-            await journal.append(tx, tenant_id, seq, rows, AuditEntry(caller, METHOD, f"tenant:{tenant_id}"))
+            about = [f"api_key:{id_}" for id_ in due]
+            entry = AuditEntry(caller, METHOD, f"tenant:{tenant_id}", about=about)
+            await journal.append(tx, tenant_id, seq, rows, entry)
         self._wakeup.notify(tenant_id)
         return len(due)

@@ -28,6 +28,7 @@ from pemba.service.key_secrets import hash_of
 from pemba.storage import api_keys
 from pemba.storage.api_keys import FoundKey
 from pemba.storage.database import Database
+from pemba.telemetry import Event
 
 MAX_KNOWN = 20_000
 MAX_UNKNOWN = 50_000
@@ -130,7 +131,7 @@ class KnownKeys:
                 async with self._database.begin(SystemScope("when API keys were last used")) as tx:
                     await api_keys.note_uses(tx, uses)
         except PembaError as error:
-            log.warning("keys.uses_not_written", count=len(uses), error=error.message)
+            log.warning(Event.KEY_USES_NOT_WRITTEN, count=len(uses), error=error.message)
             self._uses = {**uses, **self._uses} if len(uses) <= self._max_known else self._uses
 
     async def _look_up(self, hash_: bytes) -> FoundKey | None:

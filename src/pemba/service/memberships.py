@@ -6,6 +6,7 @@ All of it is decided under the tenant's head, so of two changes that would each 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from pydantic import TypeAdapter
 
@@ -25,7 +26,7 @@ from pemba.model import (
 )
 from pemba.service import rights
 from pemba.service.effective_members import EffectiveMember, find
-from pemba.service.mutation import Draft, MutationOptions, Mutations, require_etag
+from pemba.service.mutation import Draft, MutationOptions, Mutations, cascade, require_etag
 from pemba.service.results import Changed, Found, Page
 from pemba.service.rights import Action, visible
 from pemba.service.role_change import MEMBERSHIPS, RoleAssignment, RoleChange, require_own_tenant
@@ -159,7 +160,8 @@ class MembershipService:
             left = await change.leave_groups(user_id)
             # Whoever is no member of the tenant any more has no workspace in it.
             personal = await workspaces.delete_left_by(tx, user_id)
-            return change.draft(named, [*going, *left, *([personal] if personal else [])], [], str(object))
+            draft = change.draft(named, [*going, *left, *([personal] if personal else [])], [], str(object))
+            return replace(draft, events=cascade(roles=len(going), groups=len(left)))
 
         return await self._mutations.run(caller, tenant_id, options, _REMOVED, body)
 

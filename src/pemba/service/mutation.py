@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
+import structlog
 from pydantic import TypeAdapter
 
 from pemba.errors import (
@@ -34,9 +35,12 @@ from pemba.service.results import Changed
 from pemba.storage import journal, outbox, statuses, tenants
 from pemba.storage.database import Database, TenantTransaction
 from pemba.storage.journal import AuditEntry, IdempotencyKey, RememberedResponse
+from pemba.telemetry import Event
 from pemba.tokens import Signer
 
 T = TypeVar("T")
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +48,8 @@ class MutationOptions:
     """What every mutation carries besides its own arguments.
 
     `request_id` is an idempotency key of at most 128 characters, empty for none; `body_digest` tells whether a
-    second call with it is the same request; `etag` is compared where it is not empty.
+    second call with it is the same request; `etag` is compared where it is not empty.  `about` is what the request
+    names, in text, the object first: for the audit, where it is refused.
     """
 
     method: str
@@ -52,6 +57,10 @@ class MutationOptions:
     body_digest: bytes = b""
     etag: str = ""
     validate_only: bool = False
+    about: tuple[str, ...] = ()
+
+
+DomainEvent = tuple[Event, Mapping[str, object]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +80,8 @@ class Draft(Generic[T]):
     """What servers are to forget, and no check can see: API keys that ended, or have another secret."""
     added: Sequence[UserId] = ()
     """Who got a role, and may have had none in the tenant before."""
+    events: Sequence[DomainEvent] = ()
+    """What the log tells once it is committed."""
 
 
 class Wakeup(Protocol):
@@ -123,7 +134,7 @@ class Mutations:
             return await self._run(caller, tenant_id, options, answer, body, while_suspended)
         except (Forbidden, PreconditionFailed) as refusal:
             if not options.validate_only:
-                await self.refusals.record(caller, tenant_id, options.method, refusal)
+                await self.refusals.record(caller, tenant_id, options.method, refusal, options.about)
             raise
 
     async def _run(
@@ -162,6 +173,7 @@ class Mutations:
                 tx.discard()
                 return Changed(draft.record, "")
         self.wakeup.notify(tenant_id)
+        tell(draft.events, options.method, draft.object_text)
         if draft.status_of is not None or draft.announced:
             await self.status_changed()
         return Changed(draft.record, token)
@@ -186,6 +198,17 @@ class Mutations:
         entry = AuditEntry(caller, options.method, draft.object_text, draft.before, draft.after)
         await journal.append(tx, tx.tenant_id, seq, rows, entry)
         return Seq(seq + len(rows) - 1)
+
+
+def cascade(**counts: int) -> list[DomainEvent]:
+    """That a change took these along, where it took any."""
+    return [(Event.CASCADE_COMMITTED, counts)] if any(counts.values()) else []
+
+
+def tell(events: Sequence[DomainEvent], method: str, about: str) -> None:
+    """In the log, what is committed."""
+    for event, fields in events:
+        log.info(event, **{"method": method, "about": about, **fields})
 
 
 def idempotency_key(caller: Caller, tenant_id: TenantId, options: MutationOptions) -> IdempotencyKey:

@@ -13,14 +13,15 @@ from itertools import groupby
 
 from pydantic import TypeAdapter
 
-from pemba.errors import NotFound, PreconditionFailed, Reason, invalid_field
+from pemba.errors import Forbidden, NotFound, PreconditionFailed, Reason, invalid_field
 from pemba.model import Caller, SecretSetting, Seq, Settings, TenantId, TenantScope, WorkspaceId
-from pemba.service.mutation import Draft, MutationOptions, Mutations, require_etag
+from pemba.service.mutation import Draft, MutationOptions, Mutations, require_etag, require_usable
 from pemba.service.results import Changed, Found
-from pemba.service.rights import Action, usable, visible
+from pemba.service.rights import Action, require_belongs, usable, visible
 from pemba.service.sealing import Sealer
-from pemba.storage import outbox, settings
+from pemba.storage import journal, outbox, settings, tenants
 from pemba.storage.database import TenantTransaction
+from pemba.storage.journal import AuditEntry
 from pemba.storage.settings import Stored
 
 MAX_NAMESPACES = 16
@@ -29,7 +30,6 @@ MAX_NAMESPACE_VALUES = 2000
 MAX_NAMESPACE_BYTES = 64 * 1024
 
 _SETTINGS = TypeAdapter(Settings)
-_SECRET = TypeAdapter(str)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,23 +105,29 @@ class SettingsService:
     async def get_secret(
         self, caller: Caller, tenant_id: TenantId, workspace_id: WorkspaceId, *, namespace: str, name: str, method: str
     ) -> Changed[str]:
-        """A secret in the clear, and the position of the row that audits this: without that it is not given.
+        """A secret in the clear, and the tenant's position: the audit has who reads it, or it is not given.
 
-        Raises NotFound, Forbidden, PreconditionFailed (SECRET_UNREADABLE).
+        Raises NotFound, Forbidden, PreconditionFailed (SECRET_UNREADABLE, TENANT_SUSPENDED).
         """
-        taken: list[Seq] = []
-
-        async def body(tx: TenantTransaction, seq: Seq) -> Draft[str]:
-            taken.append(seq)
-            await visible(tx, caller, workspace_id, Action.SETTINGS)
-            sealed = await settings.get_sealed(tx, workspace_id, namespace, name)
-            if sealed is None:
-                raise NotFound(f"secret setting {namespace}/{name}")
-            secret = self._sealer.open((tenant_id, workspace_id, namespace, name), sealed)
-            return Draft(secret, (), f"workspace:{workspace_id}", None, {"namespace": namespace, "read": name})
-
-        read = await self._mutations.run(caller, tenant_id, MutationOptions(method=method), _SECRET, body)
-        return Changed(read.record, self._signer.token({tenant_id: taken[-1]}))
+        try:
+            async with self._database.begin(TenantScope(tenant_id)) as tx:
+                head = await outbox.head(tx, tenant_id)
+                await require_belongs(tx, caller)
+                require_usable(await tenants.get(tx), tenant_id, while_suspended=False)
+                await visible(tx, caller, workspace_id, Action.SETTINGS)
+                sealed = await settings.get_sealed(tx, workspace_id, namespace, name)
+                if sealed is None:
+                    raise NotFound(f"secret setting {namespace}/{name}")
+                secret = self._sealer.open((tenant_id, workspace_id, namespace, name), sealed)
+                told = {"namespace": namespace, "read": name}
+                entry = AuditEntry(caller, method, f"workspace:{workspace_id}", after=told)
+                if not await journal.append_read(tx, tenant_id, [entry]):
+                    raise NotFound(f"tenant {tenant_id}")
+        except (Forbidden, PreconditionFailed) as refusal:
+            about = (f"workspace:{workspace_id}", f"tenant:{tenant_id}")
+            await self._mutations.refusals.record(caller, tenant_id, method, refusal, about)
+            raise
+        return Changed(secret, self._signer.token({tenant_id: head}))
 
     async def _carry_out(
         self, tx: TenantTransaction, workspace_id: WorkspaceId, namespace: str, todo: SettingsChange, seq: Seq

@@ -10,6 +10,7 @@ from pemba import projection
 from pemba.errors import NotFound
 from pemba.model import (
     Caller,
+    Membership,
     ObjectRef,
     Role,
     Seq,
@@ -33,9 +34,11 @@ from pemba.service.results import Changed, Found, Page, TenantCreated
 from pemba.storage import journal, memberships, outbox, tenants, users, workspaces
 from pemba.storage.database import SystemTransaction, TenantTransaction
 from pemba.storage.journal import AuditEntry
+from pemba.telemetry import Event
 
 _TENANT = TypeAdapter(Tenant)
 _CREATED = TypeAdapter(tuple[Tenant, Workspace])
+_MADE = TypeAdapter(tuple[Tenant, Workspace, Membership])
 
 ROOT_SLUG = "root"
 
@@ -53,11 +56,13 @@ class TenantService:
         self, caller: Caller, *, slug: str, name: str, first_admin: UserId, options: MutationOptions
     ) -> TenantCreated:
         """A tenant with its root workspace and its first admin.  Raises AlreadyExists (SLUG_TAKEN)."""
-        rights.require_system(caller, "create a tenant")
 
         async def body(tx: SystemTransaction) -> GlobalDraft[tuple[Tenant, Workspace]]:
+            rights.require_system(caller, "create a tenant")
             created = await _create(tx, caller, new_tenant_id(), slug, name, first_admin, options.method)
-            return GlobalDraft(created, positions={created[0].id: Seq(1)})
+            tenant, root = created
+            made = {"tenant_id": tenant.id, "slug": slug, "root_workspace_id": root.id}
+            return GlobalDraft(created, positions={tenant.id: Seq(1)}, events=[(Event.TENANT_CREATED, made)])
 
         changed = await self._global.run(caller, f"tenant:{slug}", options, _CREATED, body)
         return TenantCreated(*changed.record, changed.token, replayed=changed.replayed)
@@ -116,7 +121,11 @@ class TenantService:
             before = await _existing(tx)
             require_etag(before.etag, options)
             after = before if before.status is status else await tenants.set_status(tx, status, seq)
-            return replace(_draft(before, after), status_of=None if after is before else ObjectRef("tenant", after.id))
+            draft = _draft(before, after)
+            if after is before:
+                return draft
+            changed = Event.TENANT_STATUS_CHANGED, {"tenant_id": after.id, "status": after.status}
+            return replace(draft, status_of=ObjectRef("tenant", after.id), events=[changed])
 
         return await self._mutations.run(caller, tenant_id, options, _TENANT, body, while_suspended=True)
 
@@ -149,7 +158,8 @@ async def _create(
         membership, subject_is_active=admin.has_tuples, object_is_archived=False
     )
     operations: list[TupleOperation] = projection.difference((), after)
-    entry = AuditEntry(caller, method, f"tenant:{tenant_id}", None, _CREATED.dump_python((tenant, root), mode="json"))
+    made = _MADE.dump_python((tenant, root, membership), mode="json")
+    entry = AuditEntry(caller, method, f"tenant:{tenant_id}", None, made)
     await journal.append(tx, tenant_id, seq, outbox.split(operations), entry)
     return tenant, root
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import structlog
+
 from pemba import projection
 from pemba.model import GLOBAL_STREAM, Caller, SystemScope, TenantId, Tuple, UserStatus
 from pemba.service.mutation import Wakeup
@@ -21,11 +23,15 @@ from pemba.storage.journal import AuditEntry
 from pemba.storage.outbox import MAX_ROW_OPERATIONS
 from pemba.storage.user_holdings import Holding
 from pemba.storage.user_jobs import Goal, UserJob
+from pemba.telemetry import Event
 
 PRINCIPAL = "pemba:maintenance"
 """Who the audit says it was; the request id is that of the call that asked for it."""
 
 _METHODS = {Goal.WITHDRAW: "SuspendUser", Goal.RESTORE: "ActivateUser", Goal.REMOVE: "DeactivateUser"}
+
+
+log = structlog.get_logger()
 
 
 class UserJobs:
@@ -44,7 +50,10 @@ class UserJobs:
             ahead = await user_holdings.after(tx, job.user_id, job.after, 1)
             tenant_id = ahead[0].tenant_id if ahead else GLOBAL_STREAM
             await (_step(tx, job, tenant_id) if ahead else _finish(tx, job))
+            finished = not ahead and not tx.discarded
         self._wakeup.notify(tenant_id)
+        if finished:
+            log.info(Event.CASCADE_FINISHED, method=_METHODS[job.goal], about=f"user:{job.user_id}")
         return True
 
 

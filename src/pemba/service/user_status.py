@@ -9,6 +9,7 @@ locked, it starts over.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 
 from pydantic import TypeAdapter
 
@@ -17,12 +18,13 @@ from pemba.errors import ConcurrentUpdate, NotFound, PreconditionFailed, Reason
 from pemba.model import Caller, GroupMember, Seq, TenantId, Tuple, User, UserId, UserStatus
 from pemba.service import guards
 from pemba.service.global_mutation import GlobalDraft
-from pemba.service.mutation import MutationOptions, require_etag
+from pemba.service.mutation import DomainEvent, MutationOptions, require_etag
 from pemba.storage import api_keys, journal, outbox, user_holdings, user_jobs, user_roles, users
 from pemba.storage.database import SystemTransaction
 from pemba.storage.journal import AuditEntry
 from pemba.storage.user_holdings import Holding
 from pemba.storage.user_jobs import Goal
+from pemba.telemetry import Event
 
 USER = TypeAdapter(User)
 
@@ -32,6 +34,8 @@ MAX_TENANTS_AT_ONCE = 15
 """Tenants in which an activation restores tuples itself: with `~` a token names 16 streams."""
 MAX_HOLDINGS_AT_ONCE = 5_000
 """Roles and places in groups."""
+MAX_COUNTED = 1000
+"""Tenants, for the log."""
 
 
 async def suspend(
@@ -80,7 +84,7 @@ async def activate(
     if not tenants and await user_holdings.counts(tx, user_id, 1):
         after = await users.set_status(tx, user_id, UserStatus.SUSPENDED, activating=True)
         await user_jobs.put(tx, user_id, Goal.RESTORE, caller.request_id)
-        return _draft(before, after, status_changed=False)
+        return replace(_draft(before, after, status_changed=False), events=[await _cascade(tx, user_id)])
     positions = await _restore(tx, caller, user_id, options.method)
     after = await users.set_status(tx, user_id, UserStatus.ACTIVE)
     await user_jobs.drop(tx, user_id)
@@ -100,7 +104,14 @@ async def _take_away(
 ) -> GlobalDraft[User]:
     after = await users.set_status(tx, before.id, status)
     await user_jobs.put(tx, before.id, goal, caller.request_id)
-    return _draft(before, after, status_changed=True)
+    draft = _draft(before, after, status_changed=True)
+    return replace(draft, events=[*draft.events, await _cascade(tx, before.id)])
+
+
+async def _cascade(tx: SystemTransaction, user_id: UserId) -> DomainEvent:
+    """How much is left to the job: roles and places in groups, in so many tenants (at most MAX_COUNTED are counted)."""
+    held = await user_holdings.counts(tx, user_id, MAX_COUNTED)
+    return Event.CASCADE_STARTED, {"tenants": len(held), "holdings": sum(held.values())}
 
 
 async def _restore(tx: SystemTransaction, caller: Caller, user_id: UserId, method: str) -> dict[TenantId, Seq]:
@@ -181,4 +192,5 @@ def _draft(
         after=USER.dump_python(after, mode="json"),
         status_changed=status_changed,
         positions=positions or {},
+        events=[(Event.USER_STATUS_CHANGED, {"status": after.status})] if status_changed else [],
     )

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from pydantic import TypeAdapter
+
 from pemba import projection
 from pemba.errors import PreconditionFailed, Reason
 from pemba.model import (
     MAX_NAME_CHARACTERS,
     MAX_WORKSPACE_DEPTH,
     Caller,
+    Membership,
     Role,
     Seq,
     SubjectRef,
     TenantId,
-    Tuple,
     User,
     UserId,
     Workspace,
@@ -26,6 +28,8 @@ from pemba.service.ids import new_workspace_id
 from pemba.service.mutation import Draft
 from pemba.storage import memberships, users, workspaces
 from pemba.storage.database import TenantTransaction
+
+_MEMBERSHIP = TypeAdapter(Membership)
 
 PERSONAL_SLUG = "personal"
 """Of every personal workspace: it has no siblings, and no path leads to it."""
@@ -46,10 +50,9 @@ async def create_below(
     require_depth(len(await workspaces.line(tx, parent.id)) + 1)
     projects = await _lock_user(tx, owner)
     workspace = await workspaces.insert(tx, _new(parent, slug, name, creator), seq)
-    after = set(projection.workspace_tuples(workspace))
-    if owner is not None:
-        after |= await _make_owner(tx, caller, workspace, owner, projects, seq)
-    return replace(workspace_draft(None, workspace, (), after), added=[owner] if owner else [])
+    if owner is None:
+        return workspace_draft(None, workspace, (), projection.workspace_tuples(workspace))
+    return await _owned(tx, caller, workspace, owner, projects, seq)
 
 
 async def create_personal(
@@ -62,8 +65,7 @@ async def create_personal(
     user = (await users.ensure_locked(tx, [user_id]))[user_id]
     require_may_hold(user)
     workspace = await workspaces.insert(tx, _personal(tx.tenant_id, user, name or name_of(user)), seq)
-    after = await _make_owner(tx, caller, workspace, user_id, user.has_tuples, seq)
-    return replace(workspace_draft(None, workspace, (), after), added=[user_id])
+    return await _owned(tx, caller, workspace, user_id, user.has_tuples, seq)
 
 
 def name_of(user: User) -> str:
@@ -90,13 +92,19 @@ async def _lock_user(tx: TenantTransaction, user_id: UserId | None) -> bool:
     return user.has_tuples
 
 
-async def _make_owner(
+async def _owned(
     tx: TenantTransaction, caller: Caller, workspace: Workspace, owner: UserId, projects: bool, seq: Seq
-) -> frozenset[Tuple]:
+) -> Draft[Workspace]:
+    """The creation of the workspace with this owner: both records are its audit's."""
     membership = await memberships.put(
         tx, tx.tenant_id, workspace.id, SubjectRef("user", owner), Role.OWNER, caller.acting_user, seq
     )
-    return projection.membership_tuples(membership, subject_is_active=projects, object_is_archived=False)
+    after = {
+        *projection.workspace_tuples(workspace),
+        *projection.membership_tuples(membership, subject_is_active=projects, object_is_archived=False),
+    }
+    draft = workspace_draft(None, workspace, (), after)
+    return replace(draft, after=[draft.after, _MEMBERSHIP.dump_python(membership, mode="json")], added=[owner])
 
 
 def _personal(tenant_id: TenantId, user: User, name: str) -> Workspace:

@@ -20,7 +20,7 @@ from pemba.model import (
 from pemba.service import archive, key_roles
 from pemba.service.archive import WORKSPACE, workspace_draft
 from pemba.service.guards import require_frozen, require_in_tree, require_not_root
-from pemba.service.mutation import Draft, MutationOptions, Mutations, require_etag
+from pemba.service.mutation import Draft, MutationOptions, Mutations, cascade, require_etag
 from pemba.service.personal_workspaces import PersonalWorkspaces
 from pemba.service.results import Changed, Found, Page
 from pemba.service.rights import Action, require_on_workspace, usable, visible
@@ -270,8 +270,13 @@ class WorkspaceService:
             await shares.delete_of_workspace(tx, workspace_id)
             withdrawn, keys = await key_roles.delete_of_workspace(tx, workspace_id, seq)
             await workspaces.delete(tx, workspace_id)
-            draft = workspace_draft(before, before, {*old, *withdrawn}, ())
-            return replace(draft, announced=[ObjectRef("api_key", key) for key in keys])
+            gone = {*old, *withdrawn}
+            return replace(
+                workspace_draft(before, before, gone, ()),
+                after=None,
+                announced=[ObjectRef("api_key", key) for key in keys],
+                events=cascade(tuples=len(gone)),
+            )
 
         return await self._mutations.run(caller, tenant_id, options, WORKSPACE, body)
 

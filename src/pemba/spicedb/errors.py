@@ -16,6 +16,7 @@ from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 
 from pemba.errors import BackendError, PreconditionFailed, Reason, Rejected, Timeout, Unavailable
+from pemba.telemetry import Event
 
 log = structlog.get_logger()
 
@@ -182,7 +183,7 @@ def read_error(code: grpc.StatusCode, reason: str, details: str) -> BackendError
         return Timeout("the deadline passed before SpiceDB answered")
     if code in _AWAY or reason in _UNCERTAIN_REASONS:
         return Unavailable(Reason.SPICEDB_UNAVAILABLE, "SpiceDB cannot be reached; try again")
-    log.error("spicedb.refused", code=code.name, reason=reason, details=details)
+    log.error(Event.SPICEDB_REFUSED, code=code.name, reason=reason, details=details)
     if code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
         return Rejected("SpiceDB refuses Pemba's key: PEMBA_SPICEDB_KEY takes SpiceDB's preshared key")
     return Rejected()

@@ -10,6 +10,7 @@ import structlog
 from pemba.errors import PembaError, Reason, Unavailable
 from pemba.spicedb import schema
 from pemba.spicedb.client import SpiceDB
+from pemba.telemetry import Event
 
 CLOSED_SECONDS = 1.0
 OPEN_SECONDS = 30.0
@@ -59,7 +60,7 @@ class SchemaGate:
                 )
             )
         elif not self.is_open:
-            log.info("schema.ready")
+            log.info(Event.SCHEMA_READY)
             self._closed = None
         return self.is_open
 
@@ -73,5 +74,5 @@ class SchemaGate:
 
     def _close(self, why: Unavailable) -> None:
         if self._closed is None or self._closed.message != why.message:
-            log.warning("schema.not_ready", why=why.message)
+            log.warning(Event.SCHEMA_NOT_READY, why=why.message)
         self._closed = why

@@ -135,6 +135,21 @@ _PRUNE_IDEMPOTENCY = Statement(
     )
     """
 )
+# Ids follow time closely enough: the lowest are the oldest, and a look at them needs no index of times.
+_PRUNE_AUDIT = Statement(
+    """
+    WITH oldest AS (SELECT id, create_time FROM audit ORDER BY id LIMIT :limit),
+    gone AS (
+        DELETE FROM audit WHERE id IN (
+            SELECT id FROM oldest WHERE create_time < now() - make_interval(secs => :age_seconds)
+        ) RETURNING id, tenant_id, about
+    ), unmentioned AS (
+        DELETE FROM audit_mention m USING (SELECT id, tenant_id, unnest(about) AS object FROM gone) AS mentioned
+        WHERE m.tenant_id = mentioned.tenant_id AND m.object = mentioned.object AND m.audit_id = mentioned.id
+    )
+    SELECT count(*) AS gone FROM gone
+    """
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +267,11 @@ async def prune_outbox(tx: RelayTransaction, age_seconds: float, limit: int) -> 
 async def prune_idempotency(tx: RelayTransaction, age_seconds: float, limit: int) -> int:
     """Delete at most `limit` remembered responses older than that; how many it were."""
     return await _PRUNE_IDEMPOTENCY.run(tx, age_seconds=age_seconds, limit=limit)
+
+
+async def prune_audit(tx: RelayTransaction, age_seconds: float, limit: int) -> int:
+    """Delete at most `limit` events of the audit that are older than that, the oldest first; how many it were."""
+    return int((await _PRUNE_AUDIT.one(tx, age_seconds=age_seconds, limit=limit))["gone"])
 
 
 assert 2 * MAX_ROW_OPERATIONS <= MAX_REQUEST_OPERATIONS

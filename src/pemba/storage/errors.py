@@ -19,6 +19,7 @@ from pemba.errors import (
     Unavailable,
 )
 from pemba.storage import personal_rules, tables
+from pemba.telemetry import Event
 
 log = structlog.get_logger()
 
@@ -91,13 +92,13 @@ def translated() -> Iterator[None]:
         raise _drivers_own(error) from error
     except asyncpg.InternalClientError as error:
         # Also what the driver says to a statement between the server's last words and the end of the connection.
-        log.warning("postgres.connection_broken", error=repr(error))
+        log.warning(Event.POSTGRES_CONNECTION_BROKEN, error=repr(error))
         raise unavailable() from error
     except sqlalchemy.exc.DBAPIError as error:
         with translated():  # what the driver said, which SQLAlchemy wraps twice
             raise (error.orig and error.orig.__cause__) or Rejected() from None
     except (asyncpg.PostgresError, sqlalchemy.exc.SQLAlchemyError) as error:
-        log.error("postgres.refused", error=repr(error), exc_info=True)
+        log.error(Event.POSTGRES_REFUSED, error=repr(error), exc_info=True)
         raise Rejected from error
 
 
@@ -113,7 +114,7 @@ def _drivers_own(error: asyncpg.InterfaceError) -> PembaError:
     """A connection that is gone is an outage, a value or a call that is wrong a defect of ours."""
     if not isinstance(error, asyncpg.DataError) and any(word in str(error) for word in _GONE):
         return unavailable()
-    log.error("postgres.misused", error=repr(error), exc_info=True)
+    log.error(Event.POSTGRES_MISUSED, error=repr(error), exc_info=True)
     return Rejected()
 
 
@@ -121,5 +122,5 @@ def _violation(error: asyncpg.IntegrityConstraintViolationError) -> PembaError:
     known = _VIOLATIONS.get(str(error.constraint_name or ""))
     if known is not None:
         return known()
-    log.error("postgres.constraint_violated", constraint=error.constraint_name, error=repr(error), exc_info=True)
+    log.error(Event.POSTGRES_CONSTRAINT_VIOLATED, constraint=error.constraint_name, error=repr(error), exc_info=True)
     return Rejected()

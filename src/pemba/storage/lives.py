@@ -47,7 +47,7 @@ _AUDIT = f"""
     INSERT INTO audit (tenant_id, principal, peer, request_id, method, object, reason, after, ops)
     SELECT '{GLOBAL_STREAM}', $1, 'relay', 'store-' || store_epoch, 'DeclareLoss', 'installation', upper($2),
         jsonb_build_object('store_epoch', store_epoch, 'database_epoch', database_epoch), '[]'
-    FROM installation
+    FROM installation, (SELECT FROM tenant_head WHERE tenant_id = '{GLOBAL_STREAM}' FOR NO KEY UPDATE) AS head
 """
 _STANDING = Statement("SELECT installation_id, store_epoch, filled_epoch FROM installation")
 # Those whose stream does not hold the row yet with which they are complete.

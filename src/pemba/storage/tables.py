@@ -514,27 +514,6 @@ idempotency = sa.Table(
 )
 sa.Index("idempotency_create_time_idx", idempotency.c.create_time)
 
-audit = sa.Table(
-    "audit",
-    metadata,
-    sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
-    sa.Column("tenant_id", sa.Text, nullable=False),
-    sa.Column("seq", sa.BigInteger),  # NULL for what was refused
-    _time("create_time"),
-    sa.Column("principal", sa.Text, nullable=False),
-    sa.Column("acting_user", sa.Text),
-    sa.Column("peer", sa.Text, nullable=False),
-    sa.Column("request_id", sa.Text, nullable=False),
-    sa.Column("method", sa.Text, nullable=False),
-    sa.Column("object", sa.Text, nullable=False),
-    sa.Column("reason", sa.Text),  # why it was refused
-    sa.Column("before", JSONB),
-    sa.Column("after", JSONB),
-    sa.Column("ops", JSONB, nullable=False),
-    sa.CheckConstraint("(seq IS NULL) = (reason IS NOT NULL)", name="refused"),
-)
-sa.Index("audit_tenant_id_create_time_idx", audit.c.tenant_id, audit.c.create_time)
-
 schema_version = sa.Table(
     "schema_version",
     metadata,
@@ -552,7 +531,9 @@ schema_version = sa.Table(
     sa.CheckConstraint("(state = 'pending') = (finish_time IS NULL)", name="pending"),
 )
 
-from pemba.storage import key_tables as key_tables  # noqa: E402 - one import knows every table
+# Last, since these are made of what is above; one import knows every table.
+from pemba.storage import audit_tables as audit_tables  # noqa: E402
+from pemba.storage import key_tables as key_tables  # noqa: E402
 
 workspace_settings = setting_tables.define(metadata)
 personal_rules.attach(metadata)

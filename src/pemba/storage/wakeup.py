@@ -19,6 +19,7 @@ from pemba.errors import BackendError
 from pemba.model import TenantId
 from pemba.storage.database import API_ROLE, CONNECT_SECONDS, RELAY_ROLE, Database
 from pemba.storage.errors import CONNECTION_FAILURES, translated
+from pemba.telemetry import Event
 
 CHANNEL = "pemba_outbox"
 MAX_PENDING = 10_000
@@ -67,7 +68,7 @@ class Notifier:
                             tenants,
                         )
             except BackendError as error:
-                log.debug("notify.lost", error=error.message)
+                log.debug(Event.NOTIFY_LOST, error=error.message)
 
 
 # The lock's key shows as its upper and its lower 32 bits.

@@ -1144,7 +1144,7 @@ class GetSecretSettingResponse(_message.Message):
     value: _builtins.str
     """In the clear: keep it out of logs."""
     token: _builtins.str
-    """The position of the audited reading."""
+    """The position of the tenant as it was read."""
     def __init__(
         self,
         *,

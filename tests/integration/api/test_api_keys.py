@@ -114,6 +114,7 @@ class World:
             "name": f"{TELLTALE}-new",
             "first_admin": "alice",
             "scopes": ["read"],
+            "tenant_ids": [self.tenant.id],
             "permission": "view",
             "type": "workspace",
             "subject_type": "user",

@@ -36,7 +36,7 @@ CODES_OF_A_DEFECT = {
     grpc.StatusCode.UNIMPLEMENTED,
     grpc.StatusCode.CANCELLED,
 }
-NOT_RECORDS = {"audit", "relay_lease", "tenant_delivery", "idempotency", "alembic_version", "user_job"}
+NOT_RECORDS = {"audit", "audit_mention", "relay_lease", "tenant_delivery", "idempotency", "alembic_version", "user_job"}
 """What a refused call may write, or what others write while it runs."""
 
 

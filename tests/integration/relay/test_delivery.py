@@ -134,6 +134,30 @@ async def test_retention_goes_in_batches(parts: Parts, database: Database, datab
     assert [(await retention.run_once()).outbox_rows for _ in range(3)] == [BATCH, 11, 0]
 
 
+async def test_retention_deletes_events_of_the_audit_that_are_old_with_what_they_are_found_by(
+    parts: Parts, database: Database, database_url: str
+) -> None:
+    tenant, root = await parts.tenant()
+    for user in ("bob", "carol"):
+        await parts.role(root, user, Role.VIEWER)
+    await age(database_url, "audit", "seq <= 2")
+    for_ever, for_a_day = Retention(database, 3600), Retention(database, 3600, audit_seconds=86400)
+    assert (await for_ever.run_once()).audit_events == 0
+    assert (await for_a_day.run_once()).audit_events == 2
+    assert [row["seq"] for row in await sql(database_url, "SELECT seq FROM audit")] == [3]
+    assert [row["object"] for row in await sql(database_url, "SELECT object FROM audit_mention")] == ["user:carol"]
+    await as_owner(
+        database_url,
+        "audit",
+        "INSERT INTO audit (tenant_id, principal, peer, request_id, method, object, ops, create_time)"
+        " SELECT $1, '', '', '', '', '', '[]', now() - interval '2 days' FROM generate_series(1, $2)",
+        tenant.id,
+        BATCH + 10,
+    )
+    await age(database_url, "audit", "true")
+    assert [(await for_a_day.run_once()).audit_events for _ in range(3)] == [BATCH, 11, 0]
+
+
 async def age(url: str, table: str, where: str) -> None:
     await as_owner(url, table, f"UPDATE {table} SET create_time = now() - interval '2 days' WHERE {where}")
 

@@ -50,6 +50,7 @@ LOAD = """
         FROM tenant_head, generate_series(1, 10) n WHERE tenant_id <> '~';
     INSERT INTO audit (tenant_id, seq, create_time, principal, peer, request_id, method, object, ops)
         SELECT tenant_id, seq, create_time, 'nobody', '', '', 'SetRole', 'workspace:ws', '[]' FROM outbox;
+    INSERT INTO audit_mention (tenant_id, object, audit_id) SELECT tenant_id, 'user:user-' || id % 50000, id FROM audit;
     INSERT INTO idempotency (tenant_id, principal, acting_user, method, request_id, body_digest, create_time)
         SELECT tenant_id, 'nobody', '', 'SetRole', seq::text, '', create_time FROM outbox;
 """

@@ -15,7 +15,7 @@ from pemba.storage.statement import Statement
 
 GROWING = {
     "users", "tenants", "workspaces", "memberships", "groups", "group_members", "shares", "tenant_head", "outbox",
-    "tenant_delivery", "audit", "idempotency", "workspace_settings",
+    "tenant_delivery", "audit", "audit_mention", "idempotency", "workspace_settings",
 }  # fmt: skip
 
 
@@ -26,6 +26,7 @@ ALLOWED = {
     "delivery._DUE_SHARDS": "what is due is a difference of two tables: of a relay's shards every stream is looked at",
     "delivery._PRUNE_OUTBOX": BY_THE_PAGE,
     "delivery._PRUNE_IDEMPOTENCY": BY_THE_PAGE,
+    "delivery._PRUNE_AUDIT": BY_THE_PAGE,
     "lives._COUNT_MISSING": ALL_OF_IT,
     "outbox._STATUS": ALL_OF_IT,
     "outbox._SHARDS": ALL_OF_IT,

@@ -235,8 +235,9 @@ async def test_what_an_expired_key_holds_is_withdrawn_once(
     assert (await expiry.run_once(), await expiry.seconds_left() > 0) == (0, True)
     assert await require_no_gap(database_url, tenant.id) == head
     assert [t for t in await projected(database_url, tenant.id) if later.id in str(t)]
-    [row] = await parts.sql("SELECT method, principal FROM audit WHERE tenant_id = $1 AND seq = $2", tenant.id, head)
+    [row] = await parts.sql("SELECT * FROM audit WHERE tenant_id = $1 AND seq = $2", tenant.id, head)
     assert (row["method"], row["principal"]) == ("ExpireApiKeys", "pemba:maintenance")
+    assert f"api_key:{key.id}" in row["about"]
 
 
 async def test_of_two_sweepers_one_withdraws(parts: Parts, acme, key: ApiKey, expiry: KeyExpiry) -> None:

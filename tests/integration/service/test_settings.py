@@ -113,8 +113,11 @@ async def test_i7_a_secret_is_given_out_by_its_own_call_alone_which_is_audited(p
     assert await secret(parts, root) == SECRET
     for name, namespace in (("a", "mail"), ("other", "mail"), ("password", "look")):
         assert await refusal(secret(parts, root, name, namespace)) is Reason.NOT_FOUND
-    audited = await parts.sql("SELECT method, object, after FROM audit WHERE tenant_id = $1 ORDER BY seq", tenant.id)
+    audited = await parts.sql(
+        "SELECT method, object, after, outcome FROM audit WHERE tenant_id = $1 ORDER BY id", tenant.id
+    )
     assert [r["method"] for r in audited] == ["CreateTenant", "UpdateSettings", "GetSecretSetting"]
+    assert [r["outcome"] for r in audited] == ["changed", "changed", "read"]
     assert audited[1]["after"] == {"namespace": "mail", "values": {"a": 1}, "secrets": ["password"], "removed": []}
     assert (audited[2]["object"], audited[2]["after"]) == (
         f"workspace:{root.id}",

@@ -155,7 +155,8 @@ async def test_a4_every_change_is_audited_with_who_from_where_and_its_operations
         "ipv4:127.0.0.1",
     )
     assert created["request_id"] == "call-1"
-    assert created["after"]["slug"] == "eng"
+    workspace, owner = created["after"]
+    assert (workspace["slug"], owner["subject"]["id"], owner["role"]) == ("eng", "alice", "owner")
     outbox = await parts.sql("SELECT ops FROM outbox WHERE tenant_id = $1 AND seq = 2", tenant.id)
     assert created["ops"] == outbox[0]["ops"]
 

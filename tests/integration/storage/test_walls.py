@@ -68,6 +68,11 @@ SETTING = (
     " (tenant_id, workspace_id, namespace, name, value, sealed, sealed_under, changed_seq) VALUES "
 )
 
+AUDIT = (
+    "INSERT INTO audit (tenant_id, principal, peer, request_id, method, object, ops, seq, outcome, reason, part, parts)"
+    " VALUES "
+)
+
 ILLEGAL = {
     "a second root": WORKSPACE + f"('{ACME}', 'x', NULL, 'x', 'X', 'root', 1, NULL)",
     "a parent of another tenant": WORKSPACE + f"('{ACME}', 'x', 'ws_other', 'x', 'X', 'shared', 1, NULL)",
@@ -164,6 +169,10 @@ ILLEGAL = {
     "a parked DELETE that grants less": PARKED + "('t', 'x', 'delete', 1, 1, 'grants_less', '', '', 0)",
     "closed checks without a parked operation": DELIVERY.format("NULL, NULL, true"),
     "a parked row without its schema": DELIVERY.format("1, NULL, false"),
+    "a refusal without a reason": AUDIT + "('t', '', '', '', '', '', '[]', NULL, 'refused', NULL, 0, 1)",
+    "a read with a number": AUDIT + "('t', '', '', '', '', '', '[]', 1, 'read', NULL, 0, 1)",
+    "a part beyond the last": AUDIT + "('t', '', '', '', '', '', '[]', 1, 'changed', NULL, 2, 2)",
+    "two changes of one number": AUDIT + ", ".join(["('t', '', '', '', '', '', '[]', 1, 'changed', NULL, 0, 1)"] * 2),
     "a second installation": "INSERT INTO installation VALUES (2, gen_random_uuid(), gen_random_uuid())",
     "a seventeenth shard": "INSERT INTO relay_lease (shard) VALUES (16)",
     "a lease held by nobody": "UPDATE relay_lease SET lease_until = now() WHERE shard = 0",
@@ -230,6 +239,7 @@ TENANTS_TABLES = (
     "parked_operation",
     "idempotency",
     "audit",
+    "audit_mention",
 )
 
 
@@ -255,6 +265,7 @@ async def test_the_apis_role_sees_and_changes_its_own_tenant_alone(connection: C
     [
         "UPDATE audit SET method = 'x'",
         "DELETE FROM audit",
+        "DELETE FROM audit_mention",
         "DELETE FROM outbox",
         "UPDATE outbox SET ops = '[]'",
         "UPDATE users SET status = 'active'",

@@ -13,6 +13,7 @@ from grpc_health.v1.health import HealthServicer
 from pemba.cli.main import main
 from pemba.v1 import (
     api_keys_pb2_grpc,
+    audit_pb2_grpc,
     groups_pb2_grpc,
     memberships_pb2_grpc,
     operations_pb2_grpc,
@@ -20,6 +21,7 @@ from pemba.v1 import (
     shares_pb2_grpc,
     tenants_pb2_grpc,
     users_pb2_grpc,
+    watch_pb2_grpc,
     workspaces_pb2_grpc,
 )
 
@@ -98,6 +100,8 @@ def api(monkeypatch):
         (api_keys_pb2_grpc, "ApiKeyService"),
         (permissions_pb2_grpc, "PermissionService"),
         (operations_pb2_grpc, "OperationsService"),
+        (audit_pb2_grpc, "AuditService"),
+        (watch_pb2_grpc, "WatchService"),
     ):
         servicer = _servicer(getattr(module, f"{service}Servicer"), fake)
         getattr(module, f"add_{service}Servicer_to_server")(servicer, server)

@@ -52,6 +52,7 @@ from pemba.service.resealing import Resealed
 from pemba.service.results import Changed, Found, Page, TenantCreated
 from pemba.service.user_workspace import CurrentWorkspace
 from pemba.v1.api_keys_pb2_grpc import ApiKeyServiceStub
+from pemba.v1.audit_pb2_grpc import AuditServiceStub
 from pemba.v1.groups_pb2_grpc import GroupServiceStub
 from pemba.v1.memberships_pb2_grpc import MembershipServiceStub
 from pemba.v1.operations_pb2_grpc import OperationsServiceStub
@@ -59,6 +60,7 @@ from pemba.v1.permissions_pb2_grpc import PermissionServiceStub
 from pemba.v1.shares_pb2_grpc import ShareServiceStub
 from pemba.v1.tenants_pb2_grpc import TenantServiceStub
 from pemba.v1.users_pb2_grpc import UserServiceStub
+from pemba.v1.watch_pb2_grpc import WatchServiceStub
 from pemba.v1.workspaces_pb2_grpc import WorkspaceServiceStub
 
 KEY = "k" * 32
@@ -207,6 +209,34 @@ class FakeKeys:
 
 
 @dataclass
+class FakeStreams(FakeService):
+    """`streams` are what each method that streams gives."""
+
+    streams: dict[str, list[Any]] = field(default_factory=dict)
+
+    def __getattr__(self, method: str) -> Callable[..., Any]:
+        if method.startswith("_") or method not in self.streams:
+            return super().__getattr__(method)
+
+        async def stream(*arguments: Any, **options: Any) -> AsyncIterator[Any]:
+            self.calls.append(Noted(method, arguments, options))
+            for each in self.streams[method]:
+                yield each
+
+        return stream
+
+
+@dataclass
+class FakeReads:
+    """Notes what is noted."""
+
+    calls: list[tuple[Any, ...]] = field(default_factory=list)
+
+    def note(self, *arguments: Any) -> None:
+        self.calls.append(arguments)
+
+
+@dataclass
 class Refusal:
     """An error as a client sees it, its details unpacked."""
 
@@ -248,9 +278,18 @@ class Running:
     api_keys: FakeService
     operations: FakeOperations
     settings: FakeService
+    audit: FakeStreams
+    watch: FakeStreams
+    refusals: FakeService
+    roster_reads: FakeReads
     channel: grpc.aio.Channel
     stubs: tuple[Any, ...]
     keys: FakeKeys
+
+    @property
+    def services(self) -> Services:
+        """The fakes, as the server takes them."""
+        return Services(*(getattr(self, name) for name in Services.__slots__))
 
     async def call(
         self,
@@ -284,7 +323,7 @@ class Running:
 Serve = Callable[..., Awaitable[Running]]
 
 
-def _fakes() -> tuple[FakeService, ...]:
+def _fakes() -> tuple[Any, ...]:
     async def lookup(*_: Any) -> Lookup:
         return Lookup(None, "t1", iter([FoundByLookup("found", Decision.ALLOWED, (), "c1")]))
 
@@ -391,6 +430,10 @@ def _fakes() -> tuple[FakeService, ...]:
                 "get_secret": Changed("hunter2", "t2"),
             }
         ),
+        FakeStreams({"list_events": Page((), "", "")}, streams={"export_events": []}),
+        FakeStreams({}, streams={"changes": [], "positions": []}),
+        FakeService({"record": None}),
+        FakeReads(),
     )
 
 
@@ -435,6 +478,8 @@ async def serve() -> AsyncIterator[Serve]:
                 UserServiceStub,
                 ApiKeyServiceStub,
                 OperationsServiceStub,
+                AuditServiceStub,
+                WatchServiceStub,
             )
             return Running(rpc, *fakes, channel, tuple(stub(channel) for stub in stubs), keys)
 

@@ -1,5 +1,7 @@
 """What a key is good for, and confined to, holds for every method there is."""
 
+import asyncio
+
 import grpc
 import pytest
 from google.protobuf.message_factory import GetMessageClass
@@ -14,6 +16,7 @@ from pemba.v1.api_keys_pb2 import CreateApiKeyRequest
 from pemba.v1.permissions_pb2 import BatchCheckItem, BatchCheckRequest, LookupResourcesRequest
 from pemba.v1.tenants_pb2 import GetTenantRequest, SuspendTenantRequest
 from pemba.v1.types_pb2 import ObjectRef, SubjectRef
+from pemba.v1.watch_pb2 import WatchChangesRequest
 from tests.unit.rpc.conftest import OTHER_TENANT_ID, TENANT_ID, WORKSPACE_ID
 
 METHODS = [method for service in SERVICES for method in service.methods]
@@ -141,6 +144,26 @@ async def test_a_stream_ends_when_its_key_does(running, monkeypatch):
     request = LookupResourcesRequest(tenant_id=TENANT_ID, type="workspace", permission="view", subject=alice)
     refusal = await running.refusal("LookupResources", request, **with_key(secret))
     assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNAUTHENTICATED, "KEY_REVOKED")
+
+
+async def test_a_stream_that_has_nothing_to_tell_ends_when_its_key_does(running, monkeypatch):
+    monkeypatch.setattr(method_module, "RECHECK_SECONDS", 0.01)
+    secret = running.keys.issue(Scope.CHECK)
+    closed = asyncio.Event()
+
+    async def idle(*_):
+        running.keys.known[secret] = Unauthenticated(Reason.KEY_REVOKED, "authorization: the key was revoked")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            closed.set()
+        yield
+
+    monkeypatch.setattr(running.watch, "changes", idle, raising=False)
+    request = WatchChangesRequest(tenant_id=TENANT_ID, workspace_id=WORKSPACE_ID)
+    refusal = await running.refusal("WatchChanges", request, **with_key(secret))
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNAUTHENTICATED, "KEY_REVOKED")
+    assert closed.is_set()
 
 
 async def test_a_refused_secret_is_in_no_answer(running):

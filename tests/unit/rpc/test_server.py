@@ -13,7 +13,7 @@ from pemba.errors import PreconditionFailed, Reason, Unavailable
 from pemba.model import Credential, Scope
 from pemba.rpc.authentication import Authentication, SystemKeys
 from pemba.rpc.limits import Admission
-from pemba.rpc.server import SERVICES, Limits, Services, build_server
+from pemba.rpc.server import SERVICES, Limits, build_server
 from pemba.service.key_secrets import new_secret
 from pemba.v1.permissions_pb2 import BatchCheckItem, BatchCheckRequest, CheckRequest
 from pemba.v1.tenants_pb2 import CreateTenantRequest, GetTenantRequest, ListTenantsRequest, SuspendTenantRequest
@@ -182,10 +182,7 @@ async def test_calls_beyond_the_limit_of_concurrent_ones_are_refused_at_once(ser
 
 async def test_a_second_server_on_the_same_port_is_refused(running):
     unlimited = Admission(max_calls_of_a_caller=1000)
-    services = Services(
-        *(running.authorizer, running.tenants, running.workspaces, running.memberships),
-        *(running.groups, running.shares, running.users, running.api_keys, running.operations, running.settings),
-    )
+    services = running.services
     with pytest.raises(OSError, match=f"127.0.0.1:{running.rpc.port}"):
         build_server(
             f"127.0.0.1:{running.rpc.port}",
