@@ -16,7 +16,7 @@ from itertools import pairwise
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-SESSIONS = ("README.md", "docs/concepts.md", "docs/calling.md", "docs/operating.md")
+SESSIONS = ("README.md", "docs/concepts.md", "docs/calling.md", "docs/operating.md", "docs/importing.md")
 """The documents whose blocks are run (tests/e2e/test_documents.py), each from its first to its last in one shell."""
 
 LANGUAGES = ("sh", "console", "python", "text")

@@ -17,6 +17,7 @@ from pemba.cli import (
     dev,
     doctor,
     group,
+    import_,
     key,
     lookup,
     member,
@@ -57,6 +58,7 @@ CONTENTS = (
     "audit",
     "outbox",
     "reconcile",
+    "import",
     "doctor",
     "bench",
 )
@@ -99,6 +101,7 @@ app.command("watch", rich_help_panel=ASK)(with_call_options(watch.watch, ("outpu
 app.add_typer(audit.app, rich_help_panel=OPERATE)
 app.add_typer(outbox.app, rich_help_panel=OPERATE)
 app.command("reconcile", rich_help_panel=OPERATE)(with_call_options(reconcile.reconcile, ("output", "endpoint")))
+app.command("import", rich_help_panel=OPERATE)(with_call_options(import_.import_, ("output", "endpoint", "timeout")))
 app.command("doctor", rich_help_panel=OPERATE)(doctor.doctor)
 app.command("bench", rich_help_panel=OPERATE)(bench.bench)
 
