@@ -24,6 +24,7 @@ from pemba.cli import (
     outbox,
     process,
     reconcile,
+    repair,
     schema,
     settings,
     share,
@@ -59,6 +60,7 @@ CONTENTS = (
     "outbox",
     "reconcile",
     "import",
+    "repair",
     "doctor",
     "bench",
 )
@@ -102,6 +104,7 @@ app.add_typer(audit.app, rich_help_panel=OPERATE)
 app.add_typer(outbox.app, rich_help_panel=OPERATE)
 app.command("reconcile", rich_help_panel=OPERATE)(with_call_options(reconcile.reconcile, ("output", "endpoint")))
 app.command("import", rich_help_panel=OPERATE)(with_call_options(import_.import_, ("output", "endpoint", "timeout")))
+app.command("repair", rich_help_panel=OPERATE)(repair.repair)
 app.command("doctor", rich_help_panel=OPERATE)(doctor.doctor)
 app.command("bench", rich_help_panel=OPERATE)(bench.bench)
 

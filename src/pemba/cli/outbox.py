@@ -40,7 +40,7 @@ def status(
 ) -> None:
     """List the tenants with changes that are not delivered or that SpiceDB refused, the furthest behind first."""
     with reporting(output):
-        streams = asyncio.run(read_streams(_database_url(), every, limit))
+        streams = asyncio.run(read_streams(database_url(), every, limit))
         if output is Output.JSON:
             print_json({"streams": [asdict(stream) for stream in streams]})
         elif streams:
@@ -140,7 +140,7 @@ def _operation(operation: operations_pb2.TupleOperation.ValueType) -> str:
     return operations_pb2.TupleOperation.Name(operation).removeprefix("TUPLE_OPERATION_").lower()
 
 
-def _database_url() -> str:
+def database_url() -> str:
     """PEMBA_DATABASE_URL, else the database of a running `pemba dev`.  Raises ConfigError."""
     from pemba.config import DatabaseSettings, DevSettings, load
     from pemba.dev.ready import read_ready

@@ -27,6 +27,7 @@ ALLOWED = {
     "delivery._PRUNE_OUTBOX": BY_THE_PAGE,
     "delivery._PRUNE_IDEMPOTENCY": BY_THE_PAGE,
     "delivery._PRUNE_AUDIT": BY_THE_PAGE,
+    "invariants._STATEMENTS": ALL_OF_IT,
     "lives._COUNT_MISSING": ALL_OF_IT,
     "outbox._STATUS": ALL_OF_IT,
     "outbox._SHARDS": ALL_OF_IT,
