@@ -309,7 +309,7 @@ async def test_what_an_import_changed_is_set_back(pemba: Pemba, lines: Lines, ac
     assert (now[:6], now[7]) == (before[:6], [(user, "ROLE_MEMBER"), ("alice", "ROLE_ADMIN")])
 
 
-@pytest.mark.parametrize("later", ["child", "member", "rename", "role", "group", "held"])
+@pytest.mark.parametrize("later", ["child", "member", "rename", "role", "group", "held", "personal"])
 async def test_an_undo_that_later_changes_build_on_is_refused_as_a_whole(
     pemba: Pemba, lines: Lines, slug: str, system: Caller, head_seq: Head, later: str
 ):
@@ -332,6 +332,7 @@ async def test_an_undo_that_later_changes_build_on_is_refused_as_a_whole(
         "group": ("AddGroupMember", {"group_id": staff, "subject": user_ref("erin")}, "staff user:erin is of it"),
         "held": ("SetRole", {"object": ref(root), **of_bob}, f"workspace:/ user:{slug}-bob would go with it"),
     }
+    changes["personal"] = ("EnsurePersonalWorkspace", {"user_id": f"{slug}-bob"}, f"user:{slug}-bob would go with it")
     method, fields, said = changes[later]
     await system(method, **there, **fields)
     head = await head_seq(tenant)

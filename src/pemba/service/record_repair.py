@@ -90,11 +90,9 @@ async def _personal(tx: SystemTransaction, tenant_id: TenantId, workspace_id: Wo
     held = [m for m, _ in await memberships.of_workspaces(of_tenant, [workspace_id], MAX_CHANGE_OPERATIONS)]
     shared = await shares.of_workspaces(of_tenant, [workspace_id], MAX_CHANGE_OPERATIONS)
     change = _Change(of_tenant, seq, workspace_id, user)
-    strangers = [m for m in held if m.subject != SubjectRef("user", user_id)]
-    await change.remove(strangers, [share for share, _ in shared])
-    own = next((m for m in held if m.subject == SubjectRef("user", user_id)), None)
-    if user.status is not UserStatus.DEACTIVATED and (own is None or own.role is not Role.OWNER):
-        await change.make_owner(own)
+    await change.revoke([share for share, _ in shared])
+    if user.status is not UserStatus.DEACTIVATED:  # else there would be no member left, which PostgreSQL refuses
+        await change.make_theirs(held)
     return await change.end()
 
 
@@ -112,18 +110,25 @@ class _Change:
         self._shares: list[Share] = []
         self._made: list[Membership] = []
 
-    async def remove(self, strangers: Sequence[Membership], shared: Sequence[Share]) -> None:
-        for membership in strangers:
-            await memberships.delete(self._tx, self._workspace_id, membership.subject)
-            self._old |= _tuples(membership)
+    async def revoke(self, shared: Sequence[Share]) -> None:
         await shares.delete(self._tx, [share.id for share in shared])
         for share in shared:
             self._old |= projection.share_tuples(share, either_is_archived=False)
-        self._gone += strangers
         self._shares += shared
 
-    async def make_owner(self, before: Membership | None) -> None:
+    async def make_theirs(self, held: Sequence[Membership]) -> None:
+        """Of these who have a role on it only its user stays, as owner."""
         subject = SubjectRef("user", self._user.id)
+        own = next((m for m in held if m.subject == subject), None)
+        if own is None or own.role is not Role.OWNER:
+            await self._make_owner(subject, own)
+        for stranger in held:
+            if stranger.subject != subject:
+                await memberships.delete(self._tx, self._workspace_id, stranger.subject)
+                self._old |= _tuples(stranger)
+                self._gone.append(stranger)
+
+    async def _make_owner(self, subject: SubjectRef, before: Membership | None) -> None:
         after = await memberships.put(
             self._tx, self._tx.tenant_id, self._workspace_id, subject, Role.OWNER, None, self._seq
         )

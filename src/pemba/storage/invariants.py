@@ -21,7 +21,7 @@ class Broken(StrEnum):
     """An invariant that does not hold."""
 
     PERSONAL_STRANGER = "personal_stranger"
-    """Somebody else has a role on a personal workspace, or its user another one."""
+    """Somebody else has a role on the personal workspace of a user who can have one, or that user another role."""
     PERSONAL_WITHOUT_OWNER = "personal_without_owner"
     """The user of a personal workspace is not its owner."""
     PERSONAL_SHARED = "personal_shared"
@@ -65,7 +65,8 @@ _ON_IT = "m.tenant_id = w.tenant_id AND m.workspace_id = w.id"
 _FIND = {
     Broken.PERSONAL_STRANGER: f"""
         SELECT w.tenant_id, 'workspace:' || w.id, m.subject_type || ':' || m.subject_id || ' is ' || m.role
-        FROM ({_PERSONAL}) w JOIN memberships m ON {_ON_IT} WHERE NOT ({_USERS_ROLE})
+        FROM ({_PERSONAL}) w JOIN memberships m ON {_ON_IT} AND NOT ({_USERS_ROLE})
+        JOIN users u ON u.id = w.personal_user_id AND u.status <> 'deactivated'
     """,
     Broken.PERSONAL_WITHOUT_OWNER: f"""
         SELECT w.tenant_id, 'workspace:' || w.id, 'user:' || w.personal_user_id FROM ({_PERSONAL}) w

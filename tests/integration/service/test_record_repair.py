@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pemba.errors import NotFound
-from pemba.model import Role, UserStatus
+from pemba.model import Role
 from pemba.service.ids import new_workspace_id
 from pemba.service.record_repair import AUTOMATIC, PRINCIPAL, RecordRepair
 from pemba.storage.invariants import Broken
@@ -95,26 +95,43 @@ async def test_a_second_repair_changes_nothing_also_when_both_come_at_once(
     assert await repair.find() == []
 
 
-@pytest.mark.parametrize("status", [UserStatus.SUSPENDED, UserStatus.DEACTIVATED])
-async def test_who_is_not_active_gets_no_tuple_and_who_is_deactivated_no_role(
-    parts: Any, repair: RecordRepair, database_url: str, status: UserStatus
+async def test_who_is_suspended_becomes_owner_without_a_tuple(
+    parts: Any, repair: RecordRepair, database_url: str
 ) -> None:
     tenant, _ = await parts.tenant()
     await parts.role(tenant, "bob", Role.MEMBER)
-    await (parts.suspend("bob") if status is UserStatus.SUSPENDED else parts.deactivate("bob"))
+    await parts.suspend("bob")
     await parts.all_jobs()
     own = new_workspace_id()
     async with breaking(database_url) as broken:
         await personal_workspace(broken, tenant.id, own, "bob", ("alice", "owner"))
     before = len(await parts.operations(tenant))
+    assert await repair.repair((await repair.find())[0])
+    assert (await parts.operations(tenant))[before:] == [["-owner@user:alice"]]
+    assert await roles(parts, own) == {"bob": "owner"}
+    assert await repair.find() == []
+
+
+async def test_the_personal_workspace_of_who_is_deactivated_is_for_a_person_to_decide(
+    parts: Any, repair: RecordRepair, database_url: str
+) -> None:
+    tenant, root = await parts.tenant()
+    await parts.role(tenant, "bob", Role.MEMBER)
+    await parts.deactivate("bob")
+    await parts.all_jobs()
+    own = new_workspace_id()
+    async with breaking(database_url) as broken:
+        await personal_workspace(broken, tenant.id, own, "bob", ("alice", "owner"))
+        await broken.execute(
+            "INSERT INTO shares (tenant_id, id, workspace_id, with_workspace_id, role, changed_seq)"
+            " VALUES ($1, 'shr_01h455vb4pex5vsknk084sn02q', $2, $3, 'viewer', 1)",
+            *(tenant.id, root.id, own),
+        )
     findings = await repair.find()
-    assert Broken.PERSONAL_STRANGER in {each.broken for each in findings}
-    await repair.repair(findings[0])
-    rows = (await parts.operations(tenant))[before:]
-    assert [operation for row in rows for operation in row] == ["-owner@user:alice"]
-    assert await roles(parts, own) == ({"bob": "owner"} if status is UserStatus.SUSPENDED else {})
-    left = {each.broken for each in await repair.find()}
-    assert left == (set() if status is UserStatus.SUSPENDED else {Broken.PERSONAL_OF_NOBODY})
+    assert [each.broken for each in findings] == [Broken.PERSONAL_SHARED, Broken.PERSONAL_OF_NOBODY]
+    assert await repair.repair(findings[0])
+    assert [each.broken for each in await repair.find()] == [Broken.PERSONAL_OF_NOBODY]
+    assert await roles(parts, own) == {"alice": "owner"}
 
 
 async def test_what_a_person_must_decide_is_told_and_left(parts: Any, repair: RecordRepair, database_url: str) -> None:

@@ -118,6 +118,7 @@ def undo(pemba: Connection, order: Order, progress: Progress, *, carry_out: bool
             return report
         tenant.read(pemba, journal, NOW, progress)
         report.before = journal.counts(NOW)
+        tenant.read_elsewhere(pemba, journal, progress)
         report.complain(obstacles.obstacles(journal), order.max_errors)
         obstacles.plan_undo(journal)
         report.actions = _undo_actions(journal)

@@ -10,6 +10,7 @@ import grpc
 
 from pemba.cli.connection import MAX_PAGE_SIZE
 from pemba.cli.importing.fields import Given, in_seconds
+from pemba.cli.importing.journal import BEFORE, NOW
 from pemba.cli.importing.lines import Kind
 from pemba.v1 import groups_pb2, memberships_pb2, shares_pb2, tenants_pb2, types_pb2, users_pb2, workspaces_pb2
 
@@ -37,6 +38,34 @@ def read_users(pemba: Connection, journal: Journal, at: str) -> None:
             if user.status == users_pb2.USER_STATUS_DEACTIVATED:
                 has["deactivated"] = True
             journal.saw(at, Kind.USER, user.id, "", has, user.id, user.etag)
+
+
+def read_elsewhere(pemba: Connection, journal: Journal, progress: Progress) -> None:
+    """What else users hold, to whom a role on the tenant was given: personal workspaces, which no list has.
+
+    What they held before they had that role counts as there `BEFORE`.  Raises CallFailed.
+    """
+    given = "WHERE r.kind = 'member' AND r.name = 'tenant' AND r.other LIKE 'user:%' AND r.done = 1 AND r.n > ?"
+    last = 0
+    while rows := journal.records(f"{given} AND r.action = 'make' ORDER BY r.n", last):
+        last = rows[-1].n
+        progress.progress(f"reading what users hold, line {rows[0].line}")
+        for row in rows:
+            _read_held(pemba, journal, row.other)
+        journal.commit()
+
+
+def _read_held(pemba: Connection, journal: Journal, subject: str) -> None:
+    request = users_pb2.ListUserMembershipsRequest(
+        user_id=subject.removeprefix("user:"), tenant_id=journal.get("tenant_id")
+    )
+    held = list(_pages(pemba, pemba.users.ListUserMemberships, request, "memberships"))
+    joined = next((each.join_time.ToDatetime(UTC) for each in held if each.object.type == "tenant"), None)
+    for each in held:
+        if each.object.type == "workspace" and journal.name_of(NOW, Kind.WORKSPACE, each.object.id) is None:
+            earlier = joined is not None and each.join_time.ToDatetime(UTC) < joined
+            for at in (NOW, BEFORE) if earlier else (NOW,):
+                journal.saw(at, Kind.MEMBER, f"workspace:{each.object.id}", subject, {"role": role_name(each.role)})
 
 
 class _Reading:
