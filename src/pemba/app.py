@@ -209,7 +209,8 @@ async def _http(parts: AsyncExitStack, listen: str, status: _Status) -> RunningH
 
 async def _database(parts: AsyncExitStack, settings: DatabaseSettings, roles: tuple[str, ...]) -> Database:
     seconds = RELAY_COMMAND_SECONDS if roles == (RELAY_ROLE,) else COMMAND_SECONDS
-    database = Database(settings.database_url, settings.database_pool_size, roles, seconds)
+    read_url = settings.database_read_url or settings.database_url if isinstance(settings, ServeSettings) else ""
+    database = Database(settings.database_url, settings.database_pool_size, roles, seconds, read_url)
     await database.open()
     parts.push_async_callback(database.close)
     return database

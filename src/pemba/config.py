@@ -147,6 +147,11 @@ class ServeSettings(DatabaseSettings, SpiceDBSettings):
         description="PEM file with who signs callers' certificates; callers then have to show one",
         json_schema_extra=_shown("none"),
     )
+    database_read_url: str = Field(
+        "",
+        description="where records are read for answers, a hot standby for instance: see docs/operating.md",
+        json_schema_extra=_shown("`PEMBA_DATABASE_URL`, by connections of their own"),
+    )
     max_token_waiters: int = Field(1000, ge=1, description="checks that may wait for a token at one time")
     max_cached_decisions: int = Field(
         200_000, ge=0, le=100_000_000, description="decisions kept, about 250 bytes each; 0 keeps none"
@@ -175,6 +180,11 @@ class ServeSettings(DatabaseSettings, SpiceDBSettings):
         500, ge=1, description="watches at one time, each a call of `max_concurrent_rpcs`; one caller takes a fifth"
     )
     drain_seconds: float = Field(10.0, ge=0, le=600, description="how long a stop waits for calls under way")
+
+    @field_validator("database_read_url")
+    @classmethod
+    def _is_postgresql_as_well(cls, value: str) -> str:
+        return cls._is_postgresql(value) if value else value
 
     @field_validator("grpc_listen", "http_listen")
     @classmethod

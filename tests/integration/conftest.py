@@ -307,7 +307,7 @@ def bare_spicedb(servers) -> Iterator[object]:
 
 @pytest.fixture
 async def database(database_url: str) -> AsyncIterator[Database]:
-    database = Database(database_url, 10, (API_ROLE, SYSTEM_ROLE, RELAY_ROLE))
+    database = Database(database_url, 10, (API_ROLE, SYSTEM_ROLE, RELAY_ROLE), read_url=database_url)
     await database.open()
     yield database
     await database.close()

@@ -152,11 +152,11 @@ class ApiKeyService:
     async def get_api_key(self, caller: Caller, tenant_id: TenantId | None, id_: ApiKeyId) -> Found[ApiKey]:
         """Raises NotFound, also for whose it is not."""
         if tenant_id is None:
-            async with self._database.begin(SystemScope("read an API key")) as system:
+            async with self._database.read(SystemScope("read an API key")) as system:
                 head = await outbox.head(system, GLOBAL_STREAM)
                 key = await _seen(system, caller, id_, await api_keys.get(system, None, id_))
         else:
-            async with self._database.begin(TenantScope(tenant_id)) as tx:
+            async with self._database.read(TenantScope(tenant_id)) as tx:
                 head = await outbox.head(tx, tenant_id)
                 key = await _seen(tx, caller, id_, await api_keys.get(tx, tenant_id, id_))
         return Found(key, self._signer.token({tenant_id or GLOBAL_STREAM: head}))
@@ -178,12 +178,12 @@ class ApiKeyService:
             api_keys.list_after, user_id=user_id, with_revoked=include_revoked, after=after, limit=page_size + 1
         )
         if tenant_id is None:
-            async with self._database.begin(SystemScope("list API keys")) as system:
+            async with self._database.read(SystemScope("list API keys")) as system:
                 head = await outbox.head(system, GLOBAL_STREAM)
                 seen_by = _only_own(caller)
                 found = await listed(system, None, seen_by=seen_by)
         else:
-            async with self._database.begin(TenantScope(tenant_id)) as tx:
+            async with self._database.read(TenantScope(tenant_id)) as tx:
                 head = await outbox.head(tx, tenant_id)
                 await rights.require_belongs(tx, caller)
                 seen_by = await rights.key_viewer(tx, caller)

@@ -62,7 +62,7 @@ class GroupService:
 
     async def get_group(self, caller: Caller, tenant_id: TenantId, *, by: str, value: str) -> Found[Group]:
         """By its `id`, `slug` or `external_id`.  Raises NotFound, also for whom it does not concern."""
-        async with self._database.begin(TenantScope(tenant_id)) as tx:
+        async with self._database.read(TenantScope(tenant_id)) as tx:
             head = await outbox.head(tx, tenant_id)
             group = await groups.get_by(tx, by, value)
             if group is None or not await rights.sees_group(tx, caller, group.id):
@@ -75,7 +75,7 @@ class GroupService:
         """The groups that the caller may see, by slug.  Raises NotFound for who has no part of the tenant."""
         arguments = ["ListGroups", tenant_id, astuple(search), caller.acting_user]
         position = self._signer.page_position(arguments, page_token) or [""]
-        async with self._database.begin(TenantScope(tenant_id)) as tx:
+        async with self._database.read(TenantScope(tenant_id)) as tx:
             head = await outbox.head(tx, tenant_id)
             await rights.require_belongs(tx, caller)
             found = await groups.list_after(
@@ -222,7 +222,7 @@ class GroupService:
         """The direct members, by subject.  Raises NotFound."""
         arguments = ["ListGroupMembers", tenant_id, group_id, caller.acting_user]
         position = self._signer.page_position(arguments, page_token) or ["", ""]
-        async with self._database.begin(TenantScope(tenant_id)) as tx:
+        async with self._database.read(TenantScope(tenant_id)) as tx:
             head = await outbox.head(tx, tenant_id)
             await rights.visible_groups(tx, caller, [group_id])
             found = await group_members.list_after(tx, group_id, (position[0], position[1]), page_size + 1)

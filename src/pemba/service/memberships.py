@@ -174,7 +174,7 @@ class MembershipService:
         subject: SubjectRef,
     ) -> Found[Membership]:
         """The direct role of a subject.  Raises NotFound."""
-        async with self._database.begin(TenantScope(tenant_id)) as tx:
+        async with self._database.read(TenantScope(tenant_id)) as tx:
             head = await outbox.head(tx, tenant_id)
             workspace_id = await _readable(tx, caller, object)
             membership = await memberships.get(tx, workspace_id, subject)
@@ -194,7 +194,7 @@ class MembershipService:
         """The direct members, by subject."""
         arguments = ["ListMembers", tenant_id, str(object), caller.acting_user]
         position = self._signer.page_position(arguments, page_token) or ["", ""]
-        async with self._database.begin(TenantScope(tenant_id)) as tx:
+        async with self._database.read(TenantScope(tenant_id)) as tx:
             head = await outbox.head(tx, tenant_id)
             workspace_id = await _readable(tx, caller, object)
             found = await memberships.list_after(tx, workspace_id, (position[0], position[1]), page_size + 1)
@@ -217,7 +217,7 @@ class MembershipService:
         """Who has the permission there, and through which roles, by subject; nobody while the tenant is suspended."""
         arguments = ["ListEffectiveMembers", tenant_id, str(object), permission, caller.acting_user]
         position = self._signer.page_position(arguments, page_token) or ["", ""]
-        async with self._database.begin(TenantScope(tenant_id)) as tx:
+        async with self._database.read(TenantScope(tenant_id)) as tx:
             head = await outbox.head(tx, tenant_id)
             workspace_id = await _readable(tx, caller, object)
             reason = await denied_at_once(tx, None)

@@ -58,7 +58,7 @@ class SettingsService:
         self, caller: Caller, tenant_id: TenantId, workspace_id: WorkspaceId, *, namespaces: Collection[str]
     ) -> Found[tuple[Settings, ...]]:
         """Those of these namespaces, of all where none is named.  Raises NotFound, Forbidden."""
-        async with self._database.begin(TenantScope(tenant_id)) as tx:
+        async with self._database.read(TenantScope(tenant_id)) as tx:
             head = await outbox.head(tx, tenant_id)
             await visible(tx, caller, workspace_id, Action.SETTINGS)
             stored = await settings.of_workspace(tx, workspace_id, namespaces or None)

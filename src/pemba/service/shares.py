@@ -92,7 +92,7 @@ class ShareService:
 
     async def get_share(self, caller: Caller, tenant_id: TenantId, share_id: ShareId) -> Found[Share]:
         """For who sees either workspace.  Raises NotFound."""
-        async with self._database.begin(TenantScope(tenant_id)) as tx:
+        async with self._database.read(TenantScope(tenant_id)) as tx:
             head = await outbox.head(tx, tenant_id)
             share = await _seen(tx, caller, share_id)
         return Found(share, self._signer.token({tenant_id: head}))
@@ -110,7 +110,7 @@ class ShareService:
         """Those of the workspace, or (`incoming`) those with it, the oldest first.  Raises NotFound."""
         arguments = ["ListShares", tenant_id, workspace_id, incoming, caller.acting_user]
         position = self._signer.page_position(arguments, page_token) or [""]
-        async with self._database.begin(TenantScope(tenant_id)) as tx:
+        async with self._database.read(TenantScope(tenant_id)) as tx:
             head = await outbox.head(tx, tenant_id)
             await visible(tx, caller, workspace_id, Action.SEE)
             found = await shares.list_after(tx, workspace_id, position[0], page_size + 1, incoming=incoming)

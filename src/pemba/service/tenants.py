@@ -70,7 +70,7 @@ class TenantService:
     async def get_tenant(self, caller: Caller, *, tenant_id: TenantId | None, slug: str | None) -> Found[Tenant]:
         """By id or by slug.  Raises NotFound."""
         wanted = tenant_id if tenant_id is not None else await self._id_of(slug or "")
-        async with self._database.begin(TenantScope(wanted)) as tx:
+        async with self._database.read(TenantScope(wanted)) as tx:
             head = await outbox.head(tx, wanted)
             tenant = await tenants.get(tx)
             named = slug if tenant_id is None else tenant_id
@@ -83,7 +83,7 @@ class TenantService:
         rights.require_system(caller, "list tenants")
         arguments = ["ListTenants"]
         position = self._signer.page_position(arguments, page_token) or [""]
-        async with self._database.begin(SystemScope("list tenants")) as tx:
+        async with self._database.read(SystemScope("list tenants")) as tx:
             found = await tenants.list_after(tx, position[0], page_size + 1)
         shown = tuple(found[:page_size])
         more = self._signer.page_token(arguments, [shown[-1].slug]) if len(found) > page_size else ""
@@ -130,7 +130,7 @@ class TenantService:
         return await self._mutations.run(caller, tenant_id, options, _TENANT, body, while_suspended=True)
 
     async def _id_of(self, slug: str) -> TenantId:
-        async with self._database.begin(SystemScope("find a tenant by its slug")) as tx:
+        async with self._database.read(SystemScope("find a tenant by its slug")) as tx:
             tenant = await tenants.get_by_slug(tx, slug)
         if tenant is None:
             raise NotFound(f"tenant {slug}")

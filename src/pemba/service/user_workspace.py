@@ -130,7 +130,7 @@ class CurrentWorkspaces:
         That is the workspace on which they have their first role, else the root of the first tenant that they
         administer.  Raises NotFound where there is neither.
         """
-        async with self._database.begin(SystemScope("find a user's current workspace")) as tx:
+        async with self._database.read(SystemScope("find a user's current workspace")) as tx:
             current = await _current(tx, user_id, tenant_id)
             if current is None:
                 raise NotFound(f"a workspace that user:{user_id} may view")

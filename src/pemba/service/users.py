@@ -91,7 +91,7 @@ class UserService:
 
     async def get_user(self, caller: Caller, user_id: UserId) -> Found[User]:
         """Raises NotFound, also for whom the caller may not see."""
-        async with self._database.begin(TenantScope(GLOBAL_STREAM)) as tx:
+        async with self._database.read(TenantScope(GLOBAL_STREAM)) as tx:
             head = await outbox.head(tx, GLOBAL_STREAM)
             _require_knows(caller, user_id)
             user = await _visible(tx, caller, user_id)
@@ -102,7 +102,7 @@ class UserService:
         rights.require_system(caller, "list users")
         arguments = ["ListUsers", astuple(search)]
         position = self._signer.page_position(arguments, page_token)
-        async with self._database.begin(SystemScope("list users")) as tx:
+        async with self._database.read(SystemScope("list users")) as tx:
             head = await outbox.head(tx, GLOBAL_STREAM)
             found = await user_search.search(
                 tx,
@@ -206,7 +206,7 @@ class UserService:
         wanted = caller.tenant_id or tenant_id
         arguments = ["ListUserMemberships", user_id, wanted]
         position = self._signer.page_position(arguments, page_token) or user_roles.START
-        async with self._database.begin(SystemScope("list the roles of a user")) as tx:
+        async with self._database.read(SystemScope("list the roles of a user")) as tx:
             await _visible(tx, caller, user_id)
             head = await outbox.head(tx, wanted) if wanted else None
             found = await user_roles.after(tx, user_id, (position[0], position[1]), page_size + 1, wanted)

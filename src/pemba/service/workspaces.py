@@ -100,7 +100,7 @@ class WorkspaceService:
         self, caller: Caller, tenant_id: TenantId, *, workspace_id: WorkspaceId | None, path: str | None
     ) -> Found[Workspace]:
         """By id, or by its path of slugs below the root (`eng/backend`; empty: the root).  Raises NotFound."""
-        async with self._database.begin(TenantScope(tenant_id)) as tx:
+        async with self._database.read(TenantScope(tenant_id)) as tx:
             head = await outbox.head(tx, tenant_id)
             if workspace_id is not None:
                 workspace = await workspaces.get(tx, workspace_id)
@@ -140,7 +140,7 @@ class WorkspaceService:
         if search != EVERYTHING:
             arguments.append(astuple(search))
         position = self._signer.page_position(arguments, page_token)
-        async with self._database.begin(TenantScope(tenant_id)) as tx:
+        async with self._database.read(TenantScope(tenant_id)) as tx:
             head = await outbox.head(tx, tenant_id)
             parent = await (workspaces.root(tx) if parent_id is None else workspaces.get(tx, parent_id))
             named = f"workspace {parent_id}" if parent_id else f"tenant {tenant_id}"

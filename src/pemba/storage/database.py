@@ -3,6 +3,10 @@
 Three pools, one for each database role.  The API's role sees only the tenant that its transaction names
 (row-level security); system scope and the relay use roles of their own.  The login of the URL must own or be a
 member of these roles: each pool takes its role on by the start-up parameter `role`.
+
+What only reads records, for an answer and not for a decision about a change, has pools of its own where `read_url` is
+given, so that lists do not hold up changes.  It may be another server's, a hot standby: then what is read is as old as
+that one is behind, unless the first commits with `synchronous_commit = remote_apply`.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ from pemba.storage.errors import CONNECTION_FAILURES, translated
 API_ROLE = "pemba_api"
 SYSTEM_ROLE = "pemba_system"
 RELAY_ROLE = "pemba_relay"
+_READS = " reading"
 
 CONNECT_SECONDS = 5.0
 ACQUIRE_SECONDS = 5.0
@@ -94,8 +99,10 @@ class Database:
         pool_size: int,
         roles: Sequence[str] = (API_ROLE, SYSTEM_ROLE),
         command_seconds: float = COMMAND_SECONDS,
+        read_url: str = "",
     ) -> None:
         self._url = url
+        self._read_url = read_url
         self._command_seconds = command_seconds
         self._pool_size = pool_size
         self._roles = tuple(roles)
@@ -105,16 +112,21 @@ class Database:
         """Create the pools.  They connect on first use: a PostgreSQL that is away fails calls, not the start."""
         with translated():
             for role in self._roles:
-                self._pools[role] = await asyncpg.create_pool(
-                    self._url,
-                    min_size=0,
-                    max_size=self._pool_size,
-                    timeout=CONNECT_SECONDS,
-                    command_timeout=self._command_seconds,
-                    init=_prepare_connection,
-                    reset=_reset_nothing,
-                    server_settings={**_SETTINGS, **(_RELAY_SETTINGS if role == RELAY_ROLE else {}), "role": role},
-                )
+                self._pools[role] = await self._pool(self._url, role)
+                if self._read_url:
+                    self._pools[role + _READS] = await self._pool(self._read_url, role)
+
+    async def _pool(self, url: str, role: str) -> asyncpg.Pool[Any]:
+        return await asyncpg.create_pool(
+            url,
+            min_size=0,
+            max_size=self._pool_size,
+            timeout=CONNECT_SECONDS,
+            command_timeout=self._command_seconds,
+            init=_prepare_connection,
+            reset=_reset_nothing,
+            server_settings={**_SETTINGS, **(_RELAY_SETTINGS if role == RELAY_ROLE else {}), "role": role},
+        )
 
     async def close(self) -> None:
         """Close every connection; where PostgreSQL is silent, after a second without its consent."""
@@ -133,6 +145,19 @@ class Database:
             return self._begin_tenant(scope.tenant_id)
         return self._transaction(SYSTEM_ROLE, "BEGIN", SystemTransaction)
 
+    @overload
+    def read(self, scope: TenantScope) -> AbstractAsyncContextManager[TenantTransaction]: ...
+    @overload
+    def read(self, scope: SystemScope) -> AbstractAsyncContextManager[SystemTransaction]: ...
+    def read(
+        self, scope: TenantScope | SystemScope
+    ) -> AbstractAsyncContextManager[TenantTransaction] | AbstractAsyncContextManager[SystemTransaction]:
+        """As `begin`, for what writes nothing and locks nothing, on the connections for reading."""
+        reads = _READS if self._read_url else ""
+        if isinstance(scope, TenantScope):
+            return self._begin_tenant(scope.tenant_id, reads, "BEGIN READ ONLY")
+        return self._transaction(SYSTEM_ROLE + reads, "BEGIN READ ONLY", SystemTransaction)
+
     @asynccontextmanager
     async def single(self, _: SystemScope) -> AsyncIterator[SystemTransaction]:
         """For one statement that reads: PostgreSQL's own transaction around it is enough, and a third of the trips."""
@@ -144,12 +169,14 @@ class Database:
         """A transaction of the relay's own role."""
         return self._transaction(RELAY_ROLE, "BEGIN", RelayTransaction)
 
-    def _begin_tenant(self, tenant_id: TenantId) -> AbstractAsyncContextManager[TenantTransaction]:
+    def _begin_tenant(
+        self, tenant_id: TenantId, reads: str = "", begin: str = "BEGIN"
+    ) -> AbstractAsyncContextManager[TenantTransaction]:
         # It goes into the statement as text so that BEGIN and SET LOCAL are one round trip.
         if not is_typeid("ten", tenant_id) and tenant_id != GLOBAL_STREAM:
             raise ValueError(f"not a tenant id: {tenant_id!r}")
-        begin = f"BEGIN; SET LOCAL pemba.tenant_id = '{tenant_id}'"
-        return self._transaction(API_ROLE, begin, lambda c: TenantTransaction(c, tenant_id))
+        begin = f"{begin}; SET LOCAL pemba.tenant_id = '{tenant_id}'"
+        return self._transaction(API_ROLE + reads, begin, lambda c: TenantTransaction(c, tenant_id))
 
     @asynccontextmanager
     async def _transaction(

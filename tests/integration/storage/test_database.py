@@ -89,3 +89,28 @@ async def test_a_tenants_scope_takes_a_tenants_id_and_nothing_else(narrow: Datab
         assert await tx.connection.fetchval("SELECT current_setting('pemba.tenant_id')") == "~"
     async with narrow.begin(SYSTEM) as tx:
         assert await tx.connection.fetchval("SELECT current_user") == "pemba_system"
+
+
+async def test_what_reads_writes_nothing_and_waits_for_no_change(database_url: str) -> None:
+    database = Database(database_url, 1, (API_ROLE, SYSTEM_ROLE), read_url=database_url)
+    await database.open()
+    try:
+        async with database.begin(SystemScope("hold the one connection for changes")):
+            for _ in range(3):
+                async with database.read(SystemScope("read beside it")) as tx:
+                    assert await tx.connection.fetchval("SELECT count(*) FROM installation") == 1
+            with pytest.raises(Unavailable):  # as after a failover, to a server that is still a standby
+                async with database.read(SystemScope("write")) as tx:
+                    await tx.connection.execute("UPDATE installation SET store_epoch = store_epoch")
+    finally:
+        await database.close()
+
+
+async def test_without_an_address_for_reading_one_pool_does_both(database_url: str) -> None:
+    database = Database(database_url, 1, (API_ROLE,))
+    await database.open()
+    try:
+        async with database.read(TenantScope(GLOBAL_STREAM)) as tx:
+            assert await tx.connection.fetchval("SELECT count(*) FROM workspaces") == 0
+    finally:
+        await database.close()
