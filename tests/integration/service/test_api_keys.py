@@ -287,6 +287,7 @@ async def test_an_expired_key_gets_no_other_secret(parts: Parts, acme: Tenant) -
 # -- at once ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.race
 @pytest.mark.parametrize("of_tenant", [True, False])
 async def test_of_two_rotations_at_once_with_an_overlap_one_is_refused(
     parts: Parts, acme: Tenant, monkeypatch: pytest.MonkeyPatch, of_tenant: bool
@@ -302,6 +303,7 @@ async def test_of_two_rotations_at_once_with_an_overlap_one_is_refused(
     assert bytes(row["secret_hash"]) == hash_of(first.secret)
 
 
+@pytest.mark.race
 @pytest.mark.parametrize("of_tenant", [True, False])
 async def test_of_two_rotations_at_once_with_an_etag_one_is_refused(
     parts: Parts, acme: Tenant, monkeypatch: pytest.MonkeyPatch, of_tenant: bool

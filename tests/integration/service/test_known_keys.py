@@ -225,6 +225,7 @@ async def test_of_another_life_of_the_database_nothing_is_remembered(
 # -- at once ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.race
 async def test_what_was_read_before_a_revocation_is_not_remembered_after_it(
     parts: Parts, server: Server, monkeypatch: pytest.MonkeyPatch, issued: tuple[str, ApiKey]
 ) -> None:
@@ -240,6 +241,7 @@ async def test_what_was_read_before_a_revocation_is_not_remembered_after_it(
     assert await server.refusal(secret) is Reason.KEY_REVOKED
 
 
+@pytest.mark.race
 async def test_who_comes_after_a_revocation_takes_no_answer_of_a_lookup_from_before_it(
     parts: Parts, server: Server, monkeypatch: pytest.MonkeyPatch, issued: tuple[str, ApiKey]
 ) -> None:
