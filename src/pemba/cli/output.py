@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from google.protobuf.timestamp_pb2 import Timestamp
     from rich.console import RenderableType
 
+    from pemba.v1.types_pb2 import Preview
+
 
 class Output(StrEnum):
     """How an answer is printed; field names of JSON are the protos' and stay."""
@@ -53,6 +55,19 @@ def show(output: Output, answer: Message, rows: Sequence[Row], columns: Sequence
     more: str = getattr(answer, "next_page_token", "")
     if output is Output.TABLE and more:
         print("there is more; --limit N lists up to N", file=sys.stderr)
+    if output is Output.TABLE and "preview" in answer.DESCRIPTOR.fields_by_name and answer.HasField("preview"):
+        _show_preview(answer.preview)  # type: ignore[attr-defined]  # the descriptor says that it has one
+
+
+def _show_preview(preview: Preview) -> None:
+    print("nothing was changed; it would be:", file=sys.stderr)
+    for record in preview.records:
+        print(f"  {record.object}", file=sys.stderr)
+    for sign, tuples in (("+", preview.tuples_added), ("-", preview.tuples_removed)):
+        for each in tuples:
+            print(f"  {sign} {each}", file=sys.stderr)
+    if preview.tuples_omitted:
+        print(f"  and {preview.tuples_omitted} tuples more", file=sys.stderr)
 
 
 def as_dict(answer: Message) -> dict[str, object]:

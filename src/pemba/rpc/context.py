@@ -6,7 +6,7 @@ import hashlib
 import re
 import uuid
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import unquote_to_bytes
 
 from google.protobuf.message import Message
@@ -26,6 +26,7 @@ from pemba.model import (
 from pemba.rpc.about import named_in
 from pemba.rpc.scopes import require_scope
 from pemba.service.mutation import MutationOptions
+from pemba.service.preview import Preview
 
 AUTHORIZATION = "authorization"
 ON_BEHALF_OF = "pemba-on-behalf-of"
@@ -49,6 +50,7 @@ class Call:
     tenant_id: TenantId | None = None
     """Of the metadata, else the one that the credential is confined to."""
     workspace_id: WorkspaceId | None = None
+    preview: Preview = field(default_factory=Preview)
 
     def options(self, request: Message) -> MutationOptions:
         """What the request of a mutation says besides its arguments.  Raises InvalidRequest (request_id)."""
@@ -61,6 +63,7 @@ class Call:
             body_digest=body_digest(self.method, request) if request_id else b"",
             etag=getattr(request, "etag", ""),
             validate_only=getattr(request, "validate_only", False),
+            preview=self.preview,
             about=named_in(request),
         )
 

@@ -30,6 +30,7 @@ from pemba.rpc.context import (
 )
 from pemba.rpc.errors import public_error, to_status
 from pemba.rpc.limits import Admission
+from pemba.rpc.previews import preview
 from pemba.rpc.scopes import SCOPES, require_scope
 from pemba.service.refusals import Refusals
 from pemba.service.roster_reads import RosterReads
@@ -235,9 +236,11 @@ class UnaryMethod(_Method):
     _handle: Handler
 
     async def _respond(self, request: Any, call: Call, context: Context, authorization: str) -> bytes:
-        answer = await self._handle(request, call)
+        answer: Any = await self._handle(request, call)
         self._note(request, call)
-        return answer.SerializeToString()
+        if call.preview.records:
+            answer.preview.CopyFrom(preview(call.preview))
+        return answer.SerializeToString()  # type: ignore[no-any-return]  # any message's
 
 
 class StreamMethod(_Method):

@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 from pemba.errors import ConcurrentUpdate, Forbidden, PreconditionFailed, Reason, Unavailable
 from pemba.model import GLOBAL_STREAM, Caller, Seq, SystemScope, TenantId
 from pemba.service.mutation import DomainEvent, MutationOptions, Mutations, idempotency_key, replay, tell
+from pemba.service.preview import PreviewedRecord
 from pemba.service.results import Changed
 from pemba.storage import journal
 from pemba.storage.database import SystemTransaction
@@ -96,6 +97,7 @@ class GlobalMutations:
             if options.request_id:
                 await journal.complete(tx, key, answer.dump_python(draft.record, mode="json"), token)
             if options.validate_only:
+                options.preview.note(PreviewedRecord(about, draft.before, draft.after))
                 tx.discard()
                 return Changed(draft.record, "")
         for tenant_id in draft.positions:

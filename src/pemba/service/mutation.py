@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
 import structlog
@@ -30,6 +30,7 @@ from pemba.model import (
     UserId,
 )
 from pemba.service import guards, rights
+from pemba.service.preview import Preview, PreviewedRecord
 from pemba.service.refusals import Refusals
 from pemba.service.results import Changed
 from pemba.storage import journal, outbox, statuses, tenants
@@ -57,6 +58,8 @@ class MutationOptions:
     body_digest: bytes = b""
     etag: str = ""
     validate_only: bool = False
+    preview: Preview = field(default_factory=Preview, compare=False)
+    """Of a mutation with `validate_only`: what it would do."""
     about: tuple[str, ...] = ()
 
 
@@ -170,6 +173,7 @@ class Mutations:
                 response = answer.dump_python(draft.record, mode="json")
                 await journal.remember(tx, key, RememberedResponse(options.body_digest, response, token))
             if options.validate_only:
+                options.preview.note(PreviewedRecord(draft.object_text, draft.before, draft.after), draft.operations)
                 tx.discard()
                 return Changed(draft.record, "")
         self.wakeup.notify(tenant_id)

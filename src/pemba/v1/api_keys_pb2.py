@@ -24,37 +24,38 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from pemba.v1 import types_pb2 as pemba_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17pemba/v1/api_keys.proto\x12\x08pemba.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd7\x03\n\x06\x41piKey\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\ttenant_id\x18\x02 \x01(\t\x12\x0f\n\x07user_id\x18\x03 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x04 \x01(\t\x12\x0c\n\x04name\x18\x05 \x01(\t\x12\x0e\n\x06prefix\x18\x06 \x01(\t\x12\x0e\n\x06scopes\x18\x07 \x03(\t\x12/\n\x0b\x65xpire_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0brevoke_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12?\n\x1bprevious_secret_expire_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0elast_used_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ncreated_by\x18\x0c \x01(\t\x12/\n\x0b\x63reate_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x0f \x01(\t\"\xc9\x01\n\x13\x43reateApiKeyRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x0e\n\x06scopes\x18\x05 \x03(\t\x12/\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nrequest_id\x18\x07 \x01(\t\x12\x15\n\rvalidate_only\x18\x08 \x01(\x08\"j\n\x14\x43reateApiKeyResponse\x12!\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x10.pemba.v1.ApiKey\x12\x0e\n\x06secret\x18\x02 \x01(\t\x12\r\n\x05token\x18\x03 \x01(\t\x12\x10\n\x08replayed\x18\x04 \x01(\x08\"9\n\x10GetApiKeyRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x12\n\napi_key_id\x18\x02 \x01(\t\"E\n\x11GetApiKeyResponse\x12!\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x10.pemba.v1.ApiKey\x12\r\n\x05token\x18\x02 \x01(\t\"\x9a\x01\n\x12ListApiKeysRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x17\n\x0finclude_revoked\x18\x03 \x01(\x08\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\x12\x10\n\x08order_by\x18\x06 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x07 \x01(\t\"a\n\x13ListApiKeysResponse\x12\"\n\x08\x61pi_keys\x18\x01 \x03(\x0b\x32\x10.pemba.v1.ApiKey\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\r\n\x05token\x18\x03 \x01(\t\"u\n\x13RevokeApiKeyRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x12\n\napi_key_id\x18\x02 \x01(\t\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\"Z\n\x14RevokeApiKeyResponse\x12!\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x10.pemba.v1.ApiKey\x12\r\n\x05token\x18\x02 \x01(\t\x12\x10\n\x08replayed\x18\x03 \x01(\x08\"\xa1\x01\n\x13RotateApiKeyRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x12\n\napi_key_id\x18\x02 \x01(\t\x12*\n\x07overlap\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0c\n\x04\x65tag\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x15\n\rvalidate_only\x18\x06 \x01(\x08\"j\n\x14RotateApiKeyResponse\x12!\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x10.pemba.v1.ApiKey\x12\x0e\n\x06secret\x18\x02 \x01(\t\x12\r\n\x05token\x18\x03 \x01(\t\x12\x10\n\x08replayed\x18\x04 \x01(\x08\x32\x8e\x03\n\rApiKeyService\x12M\n\x0c\x43reateApiKey\x12\x1d.pemba.v1.CreateApiKeyRequest\x1a\x1e.pemba.v1.CreateApiKeyResponse\x12\x44\n\tGetApiKey\x12\x1a.pemba.v1.GetApiKeyRequest\x1a\x1b.pemba.v1.GetApiKeyResponse\x12J\n\x0bListApiKeys\x12\x1c.pemba.v1.ListApiKeysRequest\x1a\x1d.pemba.v1.ListApiKeysResponse\x12M\n\x0cRevokeApiKey\x12\x1d.pemba.v1.RevokeApiKeyRequest\x1a\x1e.pemba.v1.RevokeApiKeyResponse\x12M\n\x0cRotateApiKey\x12\x1d.pemba.v1.RotateApiKeyRequest\x1a\x1e.pemba.v1.RotateApiKeyResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17pemba/v1/api_keys.proto\x12\x08pemba.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14pemba/v1/types.proto\"\xd7\x03\n\x06\x41piKey\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\ttenant_id\x18\x02 \x01(\t\x12\x0f\n\x07user_id\x18\x03 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x04 \x01(\t\x12\x0c\n\x04name\x18\x05 \x01(\t\x12\x0e\n\x06prefix\x18\x06 \x01(\t\x12\x0e\n\x06scopes\x18\x07 \x03(\t\x12/\n\x0b\x65xpire_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0brevoke_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12?\n\x1bprevious_secret_expire_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0elast_used_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ncreated_by\x18\x0c \x01(\t\x12/\n\x0b\x63reate_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x0f \x01(\t\"\xc9\x01\n\x13\x43reateApiKeyRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x0e\n\x06scopes\x18\x05 \x03(\t\x12/\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nrequest_id\x18\x07 \x01(\t\x12\x15\n\rvalidate_only\x18\x08 \x01(\x08\"\x8e\x01\n\x14\x43reateApiKeyResponse\x12!\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x10.pemba.v1.ApiKey\x12\x0e\n\x06secret\x18\x02 \x01(\t\x12\r\n\x05token\x18\x03 \x01(\t\x12\x10\n\x08replayed\x18\x04 \x01(\x08\x12\"\n\x07preview\x18\x0f \x01(\x0b\x32\x11.pemba.v1.Preview\"9\n\x10GetApiKeyRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x12\n\napi_key_id\x18\x02 \x01(\t\"E\n\x11GetApiKeyResponse\x12!\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x10.pemba.v1.ApiKey\x12\r\n\x05token\x18\x02 \x01(\t\"\x9a\x01\n\x12ListApiKeysRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x17\n\x0finclude_revoked\x18\x03 \x01(\x08\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\x12\x10\n\x08order_by\x18\x06 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x07 \x01(\t\"a\n\x13ListApiKeysResponse\x12\"\n\x08\x61pi_keys\x18\x01 \x03(\x0b\x32\x10.pemba.v1.ApiKey\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\r\n\x05token\x18\x03 \x01(\t\"u\n\x13RevokeApiKeyRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x12\n\napi_key_id\x18\x02 \x01(\t\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\"~\n\x14RevokeApiKeyResponse\x12!\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x10.pemba.v1.ApiKey\x12\r\n\x05token\x18\x02 \x01(\t\x12\x10\n\x08replayed\x18\x03 \x01(\x08\x12\"\n\x07preview\x18\x0f \x01(\x0b\x32\x11.pemba.v1.Preview\"\xa1\x01\n\x13RotateApiKeyRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x12\n\napi_key_id\x18\x02 \x01(\t\x12*\n\x07overlap\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0c\n\x04\x65tag\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x15\n\rvalidate_only\x18\x06 \x01(\x08\"\x8e\x01\n\x14RotateApiKeyResponse\x12!\n\x07\x61pi_key\x18\x01 \x01(\x0b\x32\x10.pemba.v1.ApiKey\x12\x0e\n\x06secret\x18\x02 \x01(\t\x12\r\n\x05token\x18\x03 \x01(\t\x12\x10\n\x08replayed\x18\x04 \x01(\x08\x12\"\n\x07preview\x18\x0f \x01(\x0b\x32\x11.pemba.v1.Preview2\x8e\x03\n\rApiKeyService\x12M\n\x0c\x43reateApiKey\x12\x1d.pemba.v1.CreateApiKeyRequest\x1a\x1e.pemba.v1.CreateApiKeyResponse\x12\x44\n\tGetApiKey\x12\x1a.pemba.v1.GetApiKeyRequest\x1a\x1b.pemba.v1.GetApiKeyResponse\x12J\n\x0bListApiKeys\x12\x1c.pemba.v1.ListApiKeysRequest\x1a\x1d.pemba.v1.ListApiKeysResponse\x12M\n\x0cRevokeApiKey\x12\x1d.pemba.v1.RevokeApiKeyRequest\x1a\x1e.pemba.v1.RevokeApiKeyResponse\x12M\n\x0cRotateApiKey\x12\x1d.pemba.v1.RotateApiKeyRequest\x1a\x1e.pemba.v1.RotateApiKeyResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pemba.v1.api_keys_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_APIKEY']._serialized_start=103
-  _globals['_APIKEY']._serialized_end=574
-  _globals['_CREATEAPIKEYREQUEST']._serialized_start=577
-  _globals['_CREATEAPIKEYREQUEST']._serialized_end=778
-  _globals['_CREATEAPIKEYRESPONSE']._serialized_start=780
-  _globals['_CREATEAPIKEYRESPONSE']._serialized_end=886
-  _globals['_GETAPIKEYREQUEST']._serialized_start=888
-  _globals['_GETAPIKEYREQUEST']._serialized_end=945
-  _globals['_GETAPIKEYRESPONSE']._serialized_start=947
-  _globals['_GETAPIKEYRESPONSE']._serialized_end=1016
-  _globals['_LISTAPIKEYSREQUEST']._serialized_start=1019
-  _globals['_LISTAPIKEYSREQUEST']._serialized_end=1173
-  _globals['_LISTAPIKEYSRESPONSE']._serialized_start=1175
-  _globals['_LISTAPIKEYSRESPONSE']._serialized_end=1272
-  _globals['_REVOKEAPIKEYREQUEST']._serialized_start=1274
-  _globals['_REVOKEAPIKEYREQUEST']._serialized_end=1391
-  _globals['_REVOKEAPIKEYRESPONSE']._serialized_start=1393
-  _globals['_REVOKEAPIKEYRESPONSE']._serialized_end=1483
-  _globals['_ROTATEAPIKEYREQUEST']._serialized_start=1486
-  _globals['_ROTATEAPIKEYREQUEST']._serialized_end=1647
-  _globals['_ROTATEAPIKEYRESPONSE']._serialized_start=1649
-  _globals['_ROTATEAPIKEYRESPONSE']._serialized_end=1755
-  _globals['_APIKEYSERVICE']._serialized_start=1758
-  _globals['_APIKEYSERVICE']._serialized_end=2156
+  _globals['_APIKEY']._serialized_start=125
+  _globals['_APIKEY']._serialized_end=596
+  _globals['_CREATEAPIKEYREQUEST']._serialized_start=599
+  _globals['_CREATEAPIKEYREQUEST']._serialized_end=800
+  _globals['_CREATEAPIKEYRESPONSE']._serialized_start=803
+  _globals['_CREATEAPIKEYRESPONSE']._serialized_end=945
+  _globals['_GETAPIKEYREQUEST']._serialized_start=947
+  _globals['_GETAPIKEYREQUEST']._serialized_end=1004
+  _globals['_GETAPIKEYRESPONSE']._serialized_start=1006
+  _globals['_GETAPIKEYRESPONSE']._serialized_end=1075
+  _globals['_LISTAPIKEYSREQUEST']._serialized_start=1078
+  _globals['_LISTAPIKEYSREQUEST']._serialized_end=1232
+  _globals['_LISTAPIKEYSRESPONSE']._serialized_start=1234
+  _globals['_LISTAPIKEYSRESPONSE']._serialized_end=1331
+  _globals['_REVOKEAPIKEYREQUEST']._serialized_start=1333
+  _globals['_REVOKEAPIKEYREQUEST']._serialized_end=1450
+  _globals['_REVOKEAPIKEYRESPONSE']._serialized_start=1452
+  _globals['_REVOKEAPIKEYRESPONSE']._serialized_end=1578
+  _globals['_ROTATEAPIKEYREQUEST']._serialized_start=1581
+  _globals['_ROTATEAPIKEYREQUEST']._serialized_end=1742
+  _globals['_ROTATEAPIKEYRESPONSE']._serialized_start=1745
+  _globals['_ROTATEAPIKEYRESPONSE']._serialized_end=1887
+  _globals['_APIKEYSERVICE']._serialized_start=1890
+  _globals['_APIKEYSERVICE']._serialized_end=2288
 # @@protoc_insertion_point(module_scope)

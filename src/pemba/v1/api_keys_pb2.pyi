@@ -9,6 +9,7 @@ from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from pemba.v1 import types_pb2 as _types_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -178,6 +179,7 @@ class CreateApiKeyResponse(_message.Message):
     SECRET_FIELD_NUMBER: _builtins.int
     TOKEN_FIELD_NUMBER: _builtins.int
     REPLAYED_FIELD_NUMBER: _builtins.int
+    PREVIEW_FIELD_NUMBER: _builtins.int
     secret: _builtins.str
     """What callers send as `Bearer SECRET`; it is shown here and never again.  Empty for `validate_only`, and where this is
     the answer to an earlier call: if that one was lost, rotate the key.
@@ -190,6 +192,10 @@ class CreateApiKeyResponse(_message.Message):
     def api_key(self) -> Global___ApiKey:
         """The record."""
 
+    @_builtins.property
+    def preview(self) -> _types_pb2.Preview:
+        """With `validate_only`: what the change would be."""
+
     def __init__(
         self,
         *,
@@ -197,10 +203,11 @@ class CreateApiKeyResponse(_message.Message):
         secret: _builtins.str = ...,
         token: _builtins.str = ...,
         replayed: _builtins.bool = ...,
+        preview: _types_pb2.Preview | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "preview", b"preview"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "replayed", b"replayed", "secret", b"secret", "token", b"token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "preview", b"preview", "replayed", b"replayed", "secret", b"secret", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -385,6 +392,7 @@ class RevokeApiKeyResponse(_message.Message):
     API_KEY_FIELD_NUMBER: _builtins.int
     TOKEN_FIELD_NUMBER: _builtins.int
     REPLAYED_FIELD_NUMBER: _builtins.int
+    PREVIEW_FIELD_NUMBER: _builtins.int
     token: _builtins.str
     """The position of the change; empty where nothing changed that a check could see: the key had no roles."""
     replayed: _builtins.bool
@@ -393,16 +401,21 @@ class RevokeApiKeyResponse(_message.Message):
     def api_key(self) -> Global___ApiKey:
         """The record; a key that was revoked before is as it was."""
 
+    @_builtins.property
+    def preview(self) -> _types_pb2.Preview:
+        """With `validate_only`: what the change would be."""
+
     def __init__(
         self,
         *,
         api_key: Global___ApiKey | None = ...,
         token: _builtins.str = ...,
         replayed: _builtins.bool = ...,
+        preview: _types_pb2.Preview | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "preview", b"preview"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "replayed", b"replayed", "token", b"token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "preview", b"preview", "replayed", b"replayed", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -464,6 +477,7 @@ class RotateApiKeyResponse(_message.Message):
     SECRET_FIELD_NUMBER: _builtins.int
     TOKEN_FIELD_NUMBER: _builtins.int
     REPLAYED_FIELD_NUMBER: _builtins.int
+    PREVIEW_FIELD_NUMBER: _builtins.int
     secret: _builtins.str
     """As in CreateApiKeyResponse."""
     token: _builtins.str
@@ -474,6 +488,10 @@ class RotateApiKeyResponse(_message.Message):
     def api_key(self) -> Global___ApiKey:
         """The record."""
 
+    @_builtins.property
+    def preview(self) -> _types_pb2.Preview:
+        """With `validate_only`: what the change would be."""
+
     def __init__(
         self,
         *,
@@ -481,10 +499,11 @@ class RotateApiKeyResponse(_message.Message):
         secret: _builtins.str = ...,
         token: _builtins.str = ...,
         replayed: _builtins.bool = ...,
+        preview: _types_pb2.Preview | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "preview", b"preview"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "replayed", b"replayed", "secret", b"secret", "token", b"token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "preview", b"preview", "replayed", b"replayed", "secret", b"secret", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

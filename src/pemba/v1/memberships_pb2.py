@@ -27,7 +27,7 @@ from pemba.v1 import errors_pb2 as pemba_dot_v1_dot_errors__pb2
 from pemba.v1 import types_pb2 as pemba_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1apemba/v1/memberships.proto\x12\x08pemba.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15pemba/v1/errors.proto\x1a\x14pemba/v1/types.proto\"\x8b\x02\n\nMembership\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12#\n\x06object\x18\x02 \x01(\x0b\x32\x13.pemba.v1.ObjectRef\x12%\n\x07subject\x18\x03 \x01(\x0b\x32\x14.pemba.v1.SubjectRef\x12\x1c\n\x04role\x18\x04 \x01(\x0e\x32\x0e.pemba.v1.Role\x12-\n\tjoin_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ninvited_by\x18\x07 \x01(\t\x12\x0c\n\x04\x65tag\x18\x08 \x01(\t\"\xc6\x01\n\x0eSetRoleRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12#\n\x06object\x18\x02 \x01(\x0b\x32\x13.pemba.v1.ObjectRef\x12%\n\x07subject\x18\x03 \x01(\x0b\x32\x14.pemba.v1.SubjectRef\x12\x1c\n\x04role\x18\x04 \x01(\x0e\x32\x0e.pemba.v1.Role\x12\x0c\n\x04\x65tag\x18\x05 \x01(\t\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12\x15\n\rvalidate_only\x18\x07 \x01(\x08\"\\\n\x0fSetRoleResponse\x12(\n\nmembership\x18\x01 \x01(\x0b\x32\x14.pemba.v1.Membership\x12\r\n\x05token\x18\x02 \x01(\t\x12\x10\n\x08replayed\x18\x03 \x01(\x08\"z\n\x0eRoleAssignment\x12#\n\x06object\x18\x01 \x01(\x0b\x32\x13.pemba.v1.ObjectRef\x12%\n\x07subject\x18\x02 \x01(\x0b\x32\x14.pemba.v1.SubjectRef\x12\x1c\n\x04role\x18\x03 \x01(\x0e\x32\x0e.pemba.v1.Role\"~\n\x0fSetRolesRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12-\n\x0b\x61ssignments\x18\x02 \x03(\x0b\x32\x18.pemba.v1.RoleAssignment\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"^\n\x10SetRolesResponse\x12)\n\x0bmemberships\x18\x01 \x03(\x0b\x32\x14.pemba.v1.Membership\x12\r\n\x05token\x18\x02 \x01(\t\x12\x10\n\x08replayed\x18\x03 \x01(\x08\"u\n\x14GetMembershipRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12#\n\x06object\x18\x02 \x01(\x0b\x32\x13.pemba.v1.ObjectRef\x12%\n\x07subject\x18\x03 \x01(\x0b\x32\x14.pemba.v1.SubjectRef\"P\n\x15GetMembershipResponse\x12(\n\nmembership\x18\x01 \x01(\x0b\x32\x14.pemba.v1.Membership\x12\r\n\x05token\x18\x02 \x01(\t\"\xd9\x01\n\x13RemoveMemberRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12#\n\x06object\x18\x02 \x01(\x0b\x32\x13.pemba.v1.ObjectRef\x12%\n\x07subject\x18\x03 \x01(\x0b\x32\x14.pemba.v1.SubjectRef\x12\x15\n\rallow_missing\x18\x04 \x01(\x08\x12\x13\n\x0btransfer_to\x18\x05 \x01(\t\x12\x0c\n\x04\x65tag\x18\x06 \x01(\t\x12\x12\n\nrequest_id\x18\x07 \x01(\t\x12\x15\n\rvalidate_only\x18\x08 \x01(\x08\"a\n\x14RemoveMemberResponse\x12(\n\nmembership\x18\x01 \x01(\x0b\x32\x14.pemba.v1.Membership\x12\r\n\x05token\x18\x02 \x01(\t\x12\x10\n\x08replayed\x18\x03 \x01(\x08\"\xa1\x01\n\x18TransferOwnershipRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12#\n\x06object\x18\x02 \x01(\x0b\x32\x13.pemba.v1.ObjectRef\x12\x11\n\tfrom_user\x18\x03 \x01(\t\x12\x0f\n\x07to_user\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x15\n\rvalidate_only\x18\x06 \x01(\x08\"g\n\x19TransferOwnershipResponse\x12)\n\x0bmemberships\x18\x01 \x03(\x0b\x32\x14.pemba.v1.Membership\x12\r\n\x05token\x18\x02 \x01(\t\x12\x10\n\x08replayed\x18\x03 \x01(\x08\"\x95\x01\n\x12ListMembersRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12#\n\x06object\x18\x02 \x01(\x0b\x32\x13.pemba.v1.ObjectRef\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\x12\x10\n\x08order_by\x18\x05 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x06 \x01(\t\"h\n\x13ListMembersResponse\x12)\n\x0bmemberships\x18\x01 \x03(\x0b\x32\x14.pemba.v1.Membership\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\r\n\x05token\x18\x03 \x01(\t\"\x9b\x01\n\x05Grant\x12#\n\x06object\x18\x01 \x01(\x0b\x32\x13.pemba.v1.ObjectRef\x12\x1c\n\x04role\x18\x02 \x01(\x0e\x32\x0e.pemba.v1.Role\x12\x10\n\x08share_id\x18\x03 \x01(\t\x12+\n\x0ewith_workspace\x18\x04 \x01(\x0b\x32\x13.pemba.v1.ObjectRef\x12\x10\n\x08group_id\x18\x05 \x01(\t\"n\n\x0f\x45\x66\x66\x65\x63tiveMember\x12%\n\x07subject\x18\x01 \x01(\x0b\x32\x14.pemba.v1.SubjectRef\x12\x12\n\npermission\x18\x02 \x01(\t\x12 \n\x07through\x18\x03 \x03(\x0b\x32\x0f.pemba.v1.Grant\"\xb2\x01\n\x1bListEffectiveMembersRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12#\n\x06object\x18\x02 \x01(\x0b\x32\x13.pemba.v1.ObjectRef\x12\x12\n\npermission\x18\x03 \x01(\t\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\x12\x10\n\x08order_by\x18\x06 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x07 \x01(\t\"\xa3\x01\n\x1cListEffectiveMembersResponse\x12\x34\n\x11\x65\x66\x66\x65\x63tive_members\x18\x01 \x03(\x0b\x32\x19.pemba.v1.EffectiveMember\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\r\n\x05token\x18\x03 \x01(\t\x12%\n\x06reason\x18\x04 \x01(\x0e\x32\x15.pemba.v1.ErrorReason2\xc8\x04\n\x11MembershipService\x12>\n\x07SetRole\x12\x18.pemba.v1.SetRoleRequest\x1a\x19.pemba.v1.SetRoleResponse\x12\x41\n\x08SetRoles\x12\x19.pemba.v1.SetRolesRequest\x1a\x1a.pemba.v1.SetRolesResponse\x12P\n\rGetMembership\x12\x1e.pemba.v1.GetMembershipRequest\x1a\x1f.pemba.v1.GetMembershipResponse\x12M\n\x0cRemoveMember\x12\x1d.pemba.v1.RemoveMemberRequest\x1a\x1e.pemba.v1.RemoveMemberResponse\x12\\\n\x11TransferOwnership\x12\".pemba.v1.TransferOwnershipRequest\x1a#.pemba.v1.TransferOwnershipResponse\x12J\n\x0bListMembers\x12\x1c.pemba.v1.ListMembersRequest\x1a\x1d.pemba.v1.ListMembersResponse\x12\x65\n\x14ListEffectiveMembers\x12%.pemba.v1.ListEffectiveMembersRequest\x1a&.pemba.v1.ListEffectiveMembersResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1apemba/v1/memberships.proto\x12\x08pemba.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15pemba/v1/errors.proto\x1a\x14pemba/v1/types.proto\"\x8b\x02\n\nMembership\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12#\n\x06object\x18\x02 \x01(\x0b\x32\x13.pemba.v1.ObjectRef\x12%\n\x07subject\x18\x03 \x01(\x0b\x32\x14.pemba.v1.SubjectRef\x12\x1c\n\x04role\x18\x04 \x01(\x0e\x32\x0e.pemba.v1.Role\x12-\n\tjoin_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ninvited_by\x18\x07 \x01(\t\x12\x0c\n\x04\x65tag\x18\x08 \x01(\t\"\xc6\x01\n\x0eSetRoleRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12#\n\x06object\x18\x02 \x01(\x0b\x32\x13.pemba.v1.ObjectRef\x12%\n\x07subject\x18\x03 \x01(\x0b\x32\x14.pemba.v1.SubjectRef\x12\x1c\n\x04role\x18\x04 \x01(\x0e\x32\x0e.pemba.v1.Role\x12\x0c\n\x04\x65tag\x18\x05 \x01(\t\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12\x15\n\rvalidate_only\x18\x07 \x01(\x08\"\x80\x01\n\x0fSetRoleResponse\x12(\n\nmembership\x18\x01 \x01(\x0b\x32\x14.pemba.v1.Membership\x12\r\n\x05token\x18\x02 \x01(\t\x12\x10\n\x08replayed\x18\x03 \x01(\x08\x12\"\n\x07preview\x18\x0f \x01(\x0b\x32\x11.pemba.v1.Preview\"z\n\x0eRoleAssignment\x12#\n\x06object\x18\x01 \x01(\x0b\x32\x13.pemba.v1.ObjectRef\x12%\n\x07subject\x18\x02 \x01(\x0b\x32\x14.pemba.v1.SubjectRef\x12\x1c\n\x04role\x18\x03 \x01(\x0e\x32\x0e.pemba.v1.Role\"~\n\x0fSetRolesRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12-\n\x0b\x61ssignments\x18\x02 \x03(\x0b\x32\x18.pemba.v1.RoleAssignment\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"\x82\x01\n\x10SetRolesResponse\x12)\n\x0bmemberships\x18\x01 \x03(\x0b\x32\x14.pemba.v1.Membership\x12\r\n\x05token\x18\x02 \x01(\t\x12\x10\n\x08replayed\x18\x03 \x01(\x08\x12\"\n\x07preview\x18\x0f \x01(\x0b\x32\x11.pemba.v1.Preview\"u\n\x14GetMembershipRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12#\n\x06object\x18\x02 \x01(\x0b\x32\x13.pemba.v1.ObjectRef\x12%\n\x07subject\x18\x03 \x01(\x0b\x32\x14.pemba.v1.SubjectRef\"P\n\x15GetMembershipResponse\x12(\n\nmembership\x18\x01 \x01(\x0b\x32\x14.pemba.v1.Membership\x12\r\n\x05token\x18\x02 \x01(\t\"\xd9\x01\n\x13RemoveMemberRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12#\n\x06object\x18\x02 \x01(\x0b\x32\x13.pemba.v1.ObjectRef\x12%\n\x07subject\x18\x03 \x01(\x0b\x32\x14.pemba.v1.SubjectRef\x12\x15\n\rallow_missing\x18\x04 \x01(\x08\x12\x13\n\x0btransfer_to\x18\x05 \x01(\t\x12\x0c\n\x04\x65tag\x18\x06 \x01(\t\x12\x12\n\nrequest_id\x18\x07 \x01(\t\x12\x15\n\rvalidate_only\x18\x08 \x01(\x08\"\x85\x01\n\x14RemoveMemberResponse\x12(\n\nmembership\x18\x01 \x01(\x0b\x32\x14.pemba.v1.Membership\x12\r\n\x05token\x18\x02 \x01(\t\x12\x10\n\x08replayed\x18\x03 \x01(\x08\x12\"\n\x07preview\x18\x0f \x01(\x0b\x32\x11.pemba.v1.Preview\"\xa1\x01\n\x18TransferOwnershipRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12#\n\x06object\x18\x02 \x01(\x0b\x32\x13.pemba.v1.ObjectRef\x12\x11\n\tfrom_user\x18\x03 \x01(\t\x12\x0f\n\x07to_user\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x15\n\rvalidate_only\x18\x06 \x01(\x08\"\x8b\x01\n\x19TransferOwnershipResponse\x12)\n\x0bmemberships\x18\x01 \x03(\x0b\x32\x14.pemba.v1.Membership\x12\r\n\x05token\x18\x02 \x01(\t\x12\x10\n\x08replayed\x18\x03 \x01(\x08\x12\"\n\x07preview\x18\x0f \x01(\x0b\x32\x11.pemba.v1.Preview\"\x95\x01\n\x12ListMembersRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12#\n\x06object\x18\x02 \x01(\x0b\x32\x13.pemba.v1.ObjectRef\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\x12\x10\n\x08order_by\x18\x05 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x06 \x01(\t\"h\n\x13ListMembersResponse\x12)\n\x0bmemberships\x18\x01 \x03(\x0b\x32\x14.pemba.v1.Membership\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\r\n\x05token\x18\x03 \x01(\t\"\x9b\x01\n\x05Grant\x12#\n\x06object\x18\x01 \x01(\x0b\x32\x13.pemba.v1.ObjectRef\x12\x1c\n\x04role\x18\x02 \x01(\x0e\x32\x0e.pemba.v1.Role\x12\x10\n\x08share_id\x18\x03 \x01(\t\x12+\n\x0ewith_workspace\x18\x04 \x01(\x0b\x32\x13.pemba.v1.ObjectRef\x12\x10\n\x08group_id\x18\x05 \x01(\t\"n\n\x0f\x45\x66\x66\x65\x63tiveMember\x12%\n\x07subject\x18\x01 \x01(\x0b\x32\x14.pemba.v1.SubjectRef\x12\x12\n\npermission\x18\x02 \x01(\t\x12 \n\x07through\x18\x03 \x03(\x0b\x32\x0f.pemba.v1.Grant\"\xb2\x01\n\x1bListEffectiveMembersRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12#\n\x06object\x18\x02 \x01(\x0b\x32\x13.pemba.v1.ObjectRef\x12\x12\n\npermission\x18\x03 \x01(\t\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\x12\x10\n\x08order_by\x18\x06 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x07 \x01(\t\"\xa3\x01\n\x1cListEffectiveMembersResponse\x12\x34\n\x11\x65\x66\x66\x65\x63tive_members\x18\x01 \x03(\x0b\x32\x19.pemba.v1.EffectiveMember\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\r\n\x05token\x18\x03 \x01(\t\x12%\n\x06reason\x18\x04 \x01(\x0e\x32\x15.pemba.v1.ErrorReason2\xc8\x04\n\x11MembershipService\x12>\n\x07SetRole\x12\x18.pemba.v1.SetRoleRequest\x1a\x19.pemba.v1.SetRoleResponse\x12\x41\n\x08SetRoles\x12\x19.pemba.v1.SetRolesRequest\x1a\x1a.pemba.v1.SetRolesResponse\x12P\n\rGetMembership\x12\x1e.pemba.v1.GetMembershipRequest\x1a\x1f.pemba.v1.GetMembershipResponse\x12M\n\x0cRemoveMember\x12\x1d.pemba.v1.RemoveMemberRequest\x1a\x1e.pemba.v1.RemoveMemberResponse\x12\\\n\x11TransferOwnership\x12\".pemba.v1.TransferOwnershipRequest\x1a#.pemba.v1.TransferOwnershipResponse\x12J\n\x0bListMembers\x12\x1c.pemba.v1.ListMembersRequest\x1a\x1d.pemba.v1.ListMembersResponse\x12\x65\n\x14ListEffectiveMembers\x12%.pemba.v1.ListEffectiveMembersRequest\x1a&.pemba.v1.ListEffectiveMembersResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,38 +38,38 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MEMBERSHIP']._serialized_end=386
   _globals['_SETROLEREQUEST']._serialized_start=389
   _globals['_SETROLEREQUEST']._serialized_end=587
-  _globals['_SETROLERESPONSE']._serialized_start=589
-  _globals['_SETROLERESPONSE']._serialized_end=681
-  _globals['_ROLEASSIGNMENT']._serialized_start=683
-  _globals['_ROLEASSIGNMENT']._serialized_end=805
-  _globals['_SETROLESREQUEST']._serialized_start=807
-  _globals['_SETROLESREQUEST']._serialized_end=933
-  _globals['_SETROLESRESPONSE']._serialized_start=935
-  _globals['_SETROLESRESPONSE']._serialized_end=1029
-  _globals['_GETMEMBERSHIPREQUEST']._serialized_start=1031
-  _globals['_GETMEMBERSHIPREQUEST']._serialized_end=1148
-  _globals['_GETMEMBERSHIPRESPONSE']._serialized_start=1150
-  _globals['_GETMEMBERSHIPRESPONSE']._serialized_end=1230
-  _globals['_REMOVEMEMBERREQUEST']._serialized_start=1233
-  _globals['_REMOVEMEMBERREQUEST']._serialized_end=1450
-  _globals['_REMOVEMEMBERRESPONSE']._serialized_start=1452
-  _globals['_REMOVEMEMBERRESPONSE']._serialized_end=1549
-  _globals['_TRANSFEROWNERSHIPREQUEST']._serialized_start=1552
-  _globals['_TRANSFEROWNERSHIPREQUEST']._serialized_end=1713
-  _globals['_TRANSFEROWNERSHIPRESPONSE']._serialized_start=1715
-  _globals['_TRANSFEROWNERSHIPRESPONSE']._serialized_end=1818
-  _globals['_LISTMEMBERSREQUEST']._serialized_start=1821
-  _globals['_LISTMEMBERSREQUEST']._serialized_end=1970
-  _globals['_LISTMEMBERSRESPONSE']._serialized_start=1972
-  _globals['_LISTMEMBERSRESPONSE']._serialized_end=2076
-  _globals['_GRANT']._serialized_start=2079
-  _globals['_GRANT']._serialized_end=2234
-  _globals['_EFFECTIVEMEMBER']._serialized_start=2236
-  _globals['_EFFECTIVEMEMBER']._serialized_end=2346
-  _globals['_LISTEFFECTIVEMEMBERSREQUEST']._serialized_start=2349
-  _globals['_LISTEFFECTIVEMEMBERSREQUEST']._serialized_end=2527
-  _globals['_LISTEFFECTIVEMEMBERSRESPONSE']._serialized_start=2530
-  _globals['_LISTEFFECTIVEMEMBERSRESPONSE']._serialized_end=2693
-  _globals['_MEMBERSHIPSERVICE']._serialized_start=2696
-  _globals['_MEMBERSHIPSERVICE']._serialized_end=3280
+  _globals['_SETROLERESPONSE']._serialized_start=590
+  _globals['_SETROLERESPONSE']._serialized_end=718
+  _globals['_ROLEASSIGNMENT']._serialized_start=720
+  _globals['_ROLEASSIGNMENT']._serialized_end=842
+  _globals['_SETROLESREQUEST']._serialized_start=844
+  _globals['_SETROLESREQUEST']._serialized_end=970
+  _globals['_SETROLESRESPONSE']._serialized_start=973
+  _globals['_SETROLESRESPONSE']._serialized_end=1103
+  _globals['_GETMEMBERSHIPREQUEST']._serialized_start=1105
+  _globals['_GETMEMBERSHIPREQUEST']._serialized_end=1222
+  _globals['_GETMEMBERSHIPRESPONSE']._serialized_start=1224
+  _globals['_GETMEMBERSHIPRESPONSE']._serialized_end=1304
+  _globals['_REMOVEMEMBERREQUEST']._serialized_start=1307
+  _globals['_REMOVEMEMBERREQUEST']._serialized_end=1524
+  _globals['_REMOVEMEMBERRESPONSE']._serialized_start=1527
+  _globals['_REMOVEMEMBERRESPONSE']._serialized_end=1660
+  _globals['_TRANSFEROWNERSHIPREQUEST']._serialized_start=1663
+  _globals['_TRANSFEROWNERSHIPREQUEST']._serialized_end=1824
+  _globals['_TRANSFEROWNERSHIPRESPONSE']._serialized_start=1827
+  _globals['_TRANSFEROWNERSHIPRESPONSE']._serialized_end=1966
+  _globals['_LISTMEMBERSREQUEST']._serialized_start=1969
+  _globals['_LISTMEMBERSREQUEST']._serialized_end=2118
+  _globals['_LISTMEMBERSRESPONSE']._serialized_start=2120
+  _globals['_LISTMEMBERSRESPONSE']._serialized_end=2224
+  _globals['_GRANT']._serialized_start=2227
+  _globals['_GRANT']._serialized_end=2382
+  _globals['_EFFECTIVEMEMBER']._serialized_start=2384
+  _globals['_EFFECTIVEMEMBER']._serialized_end=2494
+  _globals['_LISTEFFECTIVEMEMBERSREQUEST']._serialized_start=2497
+  _globals['_LISTEFFECTIVEMEMBERSREQUEST']._serialized_end=2675
+  _globals['_LISTEFFECTIVEMEMBERSRESPONSE']._serialized_start=2678
+  _globals['_LISTEFFECTIVEMEMBERSRESPONSE']._serialized_end=2841
+  _globals['_MEMBERSHIPSERVICE']._serialized_start=2844
+  _globals['_MEMBERSHIPSERVICE']._serialized_end=3428
 # @@protoc_insertion_point(module_scope)

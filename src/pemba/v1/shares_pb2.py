@@ -26,33 +26,33 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from pemba.v1 import types_pb2 as pemba_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15pemba/v1/shares.proto\x12\x08pemba.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14pemba/v1/types.proto\"\x9d\x02\n\x05Share\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\ttenant_id\x18\x02 \x01(\t\x12&\n\tworkspace\x18\x03 \x01(\x0b\x32\x13.pemba.v1.ObjectRef\x12+\n\x0ewith_workspace\x18\x04 \x01(\x0b\x32\x13.pemba.v1.ObjectRef\x12\x1c\n\x04role\x18\x05 \x01(\x0e\x32\x0e.pemba.v1.Role\x12/\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ncreated_by\x18\x07 \x01(\t\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\t \x01(\t\"\xf6\x01\n\x12\x43reateShareRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12&\n\tworkspace\x18\x02 \x01(\x0b\x32\x13.pemba.v1.ObjectRef\x12+\n\x0ewith_workspace\x18\x03 \x01(\x0b\x32\x13.pemba.v1.ObjectRef\x12\x1c\n\x04role\x18\x04 \x01(\x0e\x32\x0e.pemba.v1.Role\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12\x15\n\rvalidate_only\x18\x07 \x01(\x08\"V\n\x13\x43reateShareResponse\x12\x1e\n\x05share\x18\x01 \x01(\x0b\x32\x0f.pemba.v1.Share\x12\r\n\x05token\x18\x02 \x01(\t\x12\x10\n\x08replayed\x18\x03 \x01(\x08\"r\n\x12RevokeShareRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x10\n\x08share_id\x18\x02 \x01(\t\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\"V\n\x13RevokeShareResponse\x12\x1e\n\x05share\x18\x01 \x01(\x0b\x32\x0f.pemba.v1.Share\x12\r\n\x05token\x18\x02 \x01(\t\x12\x10\n\x08replayed\x18\x03 \x01(\x08\"6\n\x0fGetShareRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x10\n\x08share_id\x18\x02 \x01(\t\"A\n\x10GetShareResponse\x12\x1e\n\x05share\x18\x01 \x01(\x0b\x32\x0f.pemba.v1.Share\x12\r\n\x05token\x18\x02 \x01(\t\"\xc4\x01\n\x11ListSharesRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12&\n\tworkspace\x18\x02 \x01(\x0b\x32\x13.pemba.v1.ObjectRef\x12+\n\tdirection\x18\x03 \x01(\x0e\x32\x18.pemba.v1.ShareDirection\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\x12\x10\n\x08order_by\x18\x06 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x07 \x01(\t\"]\n\x12ListSharesResponse\x12\x1f\n\x06shares\x18\x01 \x03(\x0b\x32\x0f.pemba.v1.Share\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\r\n\x05token\x18\x03 \x01(\t*m\n\x0eShareDirection\x12\x1f\n\x1bSHARE_DIRECTION_UNSPECIFIED\x10\x00\x12\x1c\n\x18SHARE_DIRECTION_OUTGOING\x10\x01\x12\x1c\n\x18SHARE_DIRECTION_INCOMING\x10\x02\x32\xb2\x02\n\x0cShareService\x12J\n\x0b\x43reateShare\x12\x1c.pemba.v1.CreateShareRequest\x1a\x1d.pemba.v1.CreateShareResponse\x12J\n\x0bRevokeShare\x12\x1c.pemba.v1.RevokeShareRequest\x1a\x1d.pemba.v1.RevokeShareResponse\x12\x41\n\x08GetShare\x12\x19.pemba.v1.GetShareRequest\x1a\x1a.pemba.v1.GetShareResponse\x12G\n\nListShares\x12\x1b.pemba.v1.ListSharesRequest\x1a\x1c.pemba.v1.ListSharesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15pemba/v1/shares.proto\x12\x08pemba.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14pemba/v1/types.proto\"\x9d\x02\n\x05Share\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\ttenant_id\x18\x02 \x01(\t\x12&\n\tworkspace\x18\x03 \x01(\x0b\x32\x13.pemba.v1.ObjectRef\x12+\n\x0ewith_workspace\x18\x04 \x01(\x0b\x32\x13.pemba.v1.ObjectRef\x12\x1c\n\x04role\x18\x05 \x01(\x0e\x32\x0e.pemba.v1.Role\x12/\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ncreated_by\x18\x07 \x01(\t\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\t \x01(\t\"\xf6\x01\n\x12\x43reateShareRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12&\n\tworkspace\x18\x02 \x01(\x0b\x32\x13.pemba.v1.ObjectRef\x12+\n\x0ewith_workspace\x18\x03 \x01(\x0b\x32\x13.pemba.v1.ObjectRef\x12\x1c\n\x04role\x18\x04 \x01(\x0e\x32\x0e.pemba.v1.Role\x12/\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12\x15\n\rvalidate_only\x18\x07 \x01(\x08\"z\n\x13\x43reateShareResponse\x12\x1e\n\x05share\x18\x01 \x01(\x0b\x32\x0f.pemba.v1.Share\x12\r\n\x05token\x18\x02 \x01(\t\x12\x10\n\x08replayed\x18\x03 \x01(\x08\x12\"\n\x07preview\x18\x0f \x01(\x0b\x32\x11.pemba.v1.Preview\"r\n\x12RevokeShareRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x10\n\x08share_id\x18\x02 \x01(\t\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\"z\n\x13RevokeShareResponse\x12\x1e\n\x05share\x18\x01 \x01(\x0b\x32\x0f.pemba.v1.Share\x12\r\n\x05token\x18\x02 \x01(\t\x12\x10\n\x08replayed\x18\x03 \x01(\x08\x12\"\n\x07preview\x18\x0f \x01(\x0b\x32\x11.pemba.v1.Preview\"6\n\x0fGetShareRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x10\n\x08share_id\x18\x02 \x01(\t\"A\n\x10GetShareResponse\x12\x1e\n\x05share\x18\x01 \x01(\x0b\x32\x0f.pemba.v1.Share\x12\r\n\x05token\x18\x02 \x01(\t\"\xc4\x01\n\x11ListSharesRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12&\n\tworkspace\x18\x02 \x01(\x0b\x32\x13.pemba.v1.ObjectRef\x12+\n\tdirection\x18\x03 \x01(\x0e\x32\x18.pemba.v1.ShareDirection\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\x12\x10\n\x08order_by\x18\x06 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x07 \x01(\t\"]\n\x12ListSharesResponse\x12\x1f\n\x06shares\x18\x01 \x03(\x0b\x32\x0f.pemba.v1.Share\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\r\n\x05token\x18\x03 \x01(\t*m\n\x0eShareDirection\x12\x1f\n\x1bSHARE_DIRECTION_UNSPECIFIED\x10\x00\x12\x1c\n\x18SHARE_DIRECTION_OUTGOING\x10\x01\x12\x1c\n\x18SHARE_DIRECTION_INCOMING\x10\x02\x32\xb2\x02\n\x0cShareService\x12J\n\x0b\x43reateShare\x12\x1c.pemba.v1.CreateShareRequest\x1a\x1d.pemba.v1.CreateShareResponse\x12J\n\x0bRevokeShare\x12\x1c.pemba.v1.RevokeShareRequest\x1a\x1d.pemba.v1.RevokeShareResponse\x12\x41\n\x08GetShare\x12\x19.pemba.v1.GetShareRequest\x1a\x1a.pemba.v1.GetShareResponse\x12G\n\nListShares\x12\x1b.pemba.v1.ListSharesRequest\x1a\x1c.pemba.v1.ListSharesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pemba.v1.shares_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SHAREDIRECTION']._serialized_start=1336
-  _globals['_SHAREDIRECTION']._serialized_end=1445
+  _globals['_SHAREDIRECTION']._serialized_start=1408
+  _globals['_SHAREDIRECTION']._serialized_end=1517
   _globals['_SHARE']._serialized_start=91
   _globals['_SHARE']._serialized_end=376
   _globals['_CREATESHAREREQUEST']._serialized_start=379
   _globals['_CREATESHAREREQUEST']._serialized_end=625
   _globals['_CREATESHARERESPONSE']._serialized_start=627
-  _globals['_CREATESHARERESPONSE']._serialized_end=713
-  _globals['_REVOKESHAREREQUEST']._serialized_start=715
-  _globals['_REVOKESHAREREQUEST']._serialized_end=829
-  _globals['_REVOKESHARERESPONSE']._serialized_start=831
-  _globals['_REVOKESHARERESPONSE']._serialized_end=917
-  _globals['_GETSHAREREQUEST']._serialized_start=919
-  _globals['_GETSHAREREQUEST']._serialized_end=973
-  _globals['_GETSHARERESPONSE']._serialized_start=975
-  _globals['_GETSHARERESPONSE']._serialized_end=1040
-  _globals['_LISTSHARESREQUEST']._serialized_start=1043
-  _globals['_LISTSHARESREQUEST']._serialized_end=1239
-  _globals['_LISTSHARESRESPONSE']._serialized_start=1241
-  _globals['_LISTSHARESRESPONSE']._serialized_end=1334
-  _globals['_SHARESERVICE']._serialized_start=1448
-  _globals['_SHARESERVICE']._serialized_end=1754
+  _globals['_CREATESHARERESPONSE']._serialized_end=749
+  _globals['_REVOKESHAREREQUEST']._serialized_start=751
+  _globals['_REVOKESHAREREQUEST']._serialized_end=865
+  _globals['_REVOKESHARERESPONSE']._serialized_start=867
+  _globals['_REVOKESHARERESPONSE']._serialized_end=989
+  _globals['_GETSHAREREQUEST']._serialized_start=991
+  _globals['_GETSHAREREQUEST']._serialized_end=1045
+  _globals['_GETSHARERESPONSE']._serialized_start=1047
+  _globals['_GETSHARERESPONSE']._serialized_end=1112
+  _globals['_LISTSHARESREQUEST']._serialized_start=1115
+  _globals['_LISTSHARESREQUEST']._serialized_end=1311
+  _globals['_LISTSHARESRESPONSE']._serialized_start=1313
+  _globals['_LISTSHARESRESPONSE']._serialized_end=1406
+  _globals['_SHARESERVICE']._serialized_start=1520
+  _globals['_SHARESERVICE']._serialized_end=1826
 # @@protoc_insertion_point(module_scope)

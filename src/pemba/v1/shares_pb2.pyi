@@ -173,6 +173,7 @@ class CreateShareResponse(_message.Message):
     SHARE_FIELD_NUMBER: _builtins.int
     TOKEN_FIELD_NUMBER: _builtins.int
     REPLAYED_FIELD_NUMBER: _builtins.int
+    PREVIEW_FIELD_NUMBER: _builtins.int
     token: _builtins.str
     """The position of the change."""
     replayed: _builtins.bool
@@ -181,16 +182,21 @@ class CreateShareResponse(_message.Message):
     def share(self) -> Global___Share:
         """The record."""
 
+    @_builtins.property
+    def preview(self) -> _types_pb2.Preview:
+        """With `validate_only`: what the change would be."""
+
     def __init__(
         self,
         *,
         share: Global___Share | None = ...,
         token: _builtins.str = ...,
         replayed: _builtins.bool = ...,
+        preview: _types_pb2.Preview | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["share", b"share"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["preview", b"preview", "share", b"share"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["replayed", b"replayed", "share", b"share", "token", b"token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["preview", b"preview", "replayed", b"replayed", "share", b"share", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -243,6 +249,7 @@ class RevokeShareResponse(_message.Message):
     SHARE_FIELD_NUMBER: _builtins.int
     TOKEN_FIELD_NUMBER: _builtins.int
     REPLAYED_FIELD_NUMBER: _builtins.int
+    PREVIEW_FIELD_NUMBER: _builtins.int
     token: _builtins.str
     """The position of the change; empty where nothing changed that a check could see."""
     replayed: _builtins.bool
@@ -251,16 +258,21 @@ class RevokeShareResponse(_message.Message):
     def share(self) -> Global___Share:
         """The record."""
 
+    @_builtins.property
+    def preview(self) -> _types_pb2.Preview:
+        """With `validate_only`: what the change would be."""
+
     def __init__(
         self,
         *,
         share: Global___Share | None = ...,
         token: _builtins.str = ...,
         replayed: _builtins.bool = ...,
+        preview: _types_pb2.Preview | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["share", b"share"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["preview", b"preview", "share", b"share"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["replayed", b"replayed", "share", b"share", "token", b"token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["preview", b"preview", "replayed", b"replayed", "share", b"share", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

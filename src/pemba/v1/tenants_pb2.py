@@ -25,43 +25,44 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from pemba.v1 import workspaces_pb2 as pemba_dot_v1_dot_workspaces__pb2
+from pemba.v1 import types_pb2 as pemba_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16pemba/v1/tenants.proto\x12\x08pemba.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19pemba/v1/workspaces.proto\"\xc8\x01\n\x06Tenant\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04slug\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12&\n\x06status\x18\x04 \x01(\x0e\x32\x16.pemba.v1.TenantStatus\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x07 \x01(\t\"q\n\x13\x43reateTenantRequest\x12\x0c\n\x04slug\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\x0b\x66irst_admin\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\"\x86\x01\n\x14\x43reateTenantResponse\x12 \n\x06tenant\x18\x01 \x01(\x0b\x32\x10.pemba.v1.Tenant\x12+\n\x0eroot_workspace\x18\x02 \x01(\x0b\x32\x13.pemba.v1.Workspace\x12\r\n\x05token\x18\x03 \x01(\t\x12\x10\n\x08replayed\x18\x04 \x01(\x08\"A\n\x10GetTenantRequest\x12\x13\n\ttenant_id\x18\x01 \x01(\tH\x00\x12\x0e\n\x04slug\x18\x02 \x01(\tH\x00\x42\x08\n\x06tenant\"D\n\x11GetTenantResponse\x12 \n\x06tenant\x18\x01 \x01(\x0b\x32\x10.pemba.v1.Tenant\x12\r\n\x05token\x18\x02 \x01(\t\"]\n\x12ListTenantsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x10\n\x08order_by\x18\x03 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x04 \x01(\t\"`\n\x13ListTenantsResponse\x12!\n\x07tenants\x18\x01 \x03(\x0b\x32\x10.pemba.v1.Tenant\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\r\n\x05token\x18\x03 \x01(\t\"\xae\x01\n\x13UpdateTenantRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x11\n\x04name\x18\x02 \x01(\tH\x00\x88\x01\x01\x12/\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x0c\n\x04\x65tag\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x15\n\rvalidate_only\x18\x06 \x01(\x08\x42\x07\n\x05_name\"Y\n\x14UpdateTenantResponse\x12 \n\x06tenant\x18\x01 \x01(\x0b\x32\x10.pemba.v1.Tenant\x12\r\n\x05token\x18\x02 \x01(\t\x12\x10\n\x08replayed\x18\x03 \x01(\x08\"b\n\x14SuspendTenantRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"Z\n\x15SuspendTenantResponse\x12 \n\x06tenant\x18\x01 \x01(\x0b\x32\x10.pemba.v1.Tenant\x12\r\n\x05token\x18\x02 \x01(\t\x12\x10\n\x08replayed\x18\x03 \x01(\x08\"c\n\x15\x41\x63tivateTenantRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"[\n\x16\x41\x63tivateTenantResponse\x12 \n\x06tenant\x18\x01 \x01(\x0b\x32\x10.pemba.v1.Tenant\x12\r\n\x05token\x18\x02 \x01(\t\x12\x10\n\x08replayed\x18\x03 \x01(\x08*d\n\x0cTenantStatus\x12\x1d\n\x19TENANT_STATUS_UNSPECIFIED\x10\x00\x12\x18\n\x14TENANT_STATUS_ACTIVE\x10\x01\x12\x1b\n\x17TENANT_STATUS_SUSPENDED\x10\x02\x32\xe6\x03\n\rTenantService\x12M\n\x0c\x43reateTenant\x12\x1d.pemba.v1.CreateTenantRequest\x1a\x1e.pemba.v1.CreateTenantResponse\x12\x44\n\tGetTenant\x12\x1a.pemba.v1.GetTenantRequest\x1a\x1b.pemba.v1.GetTenantResponse\x12J\n\x0bListTenants\x12\x1c.pemba.v1.ListTenantsRequest\x1a\x1d.pemba.v1.ListTenantsResponse\x12M\n\x0cUpdateTenant\x12\x1d.pemba.v1.UpdateTenantRequest\x1a\x1e.pemba.v1.UpdateTenantResponse\x12P\n\rSuspendTenant\x12\x1e.pemba.v1.SuspendTenantRequest\x1a\x1f.pemba.v1.SuspendTenantResponse\x12S\n\x0e\x41\x63tivateTenant\x12\x1f.pemba.v1.ActivateTenantRequest\x1a .pemba.v1.ActivateTenantResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16pemba/v1/tenants.proto\x12\x08pemba.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19pemba/v1/workspaces.proto\x1a\x14pemba/v1/types.proto\"\xc8\x01\n\x06Tenant\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04slug\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12&\n\x06status\x18\x04 \x01(\x0e\x32\x16.pemba.v1.TenantStatus\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x07 \x01(\t\"q\n\x13\x43reateTenantRequest\x12\x0c\n\x04slug\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\x0b\x66irst_admin\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\"\xaa\x01\n\x14\x43reateTenantResponse\x12 \n\x06tenant\x18\x01 \x01(\x0b\x32\x10.pemba.v1.Tenant\x12+\n\x0eroot_workspace\x18\x02 \x01(\x0b\x32\x13.pemba.v1.Workspace\x12\r\n\x05token\x18\x03 \x01(\t\x12\x10\n\x08replayed\x18\x04 \x01(\x08\x12\"\n\x07preview\x18\x0f \x01(\x0b\x32\x11.pemba.v1.Preview\"A\n\x10GetTenantRequest\x12\x13\n\ttenant_id\x18\x01 \x01(\tH\x00\x12\x0e\n\x04slug\x18\x02 \x01(\tH\x00\x42\x08\n\x06tenant\"D\n\x11GetTenantResponse\x12 \n\x06tenant\x18\x01 \x01(\x0b\x32\x10.pemba.v1.Tenant\x12\r\n\x05token\x18\x02 \x01(\t\"]\n\x12ListTenantsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x10\n\x08order_by\x18\x03 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x04 \x01(\t\"`\n\x13ListTenantsResponse\x12!\n\x07tenants\x18\x01 \x03(\x0b\x32\x10.pemba.v1.Tenant\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\r\n\x05token\x18\x03 \x01(\t\"\xae\x01\n\x13UpdateTenantRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x11\n\x04name\x18\x02 \x01(\tH\x00\x88\x01\x01\x12/\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x0c\n\x04\x65tag\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x15\n\rvalidate_only\x18\x06 \x01(\x08\x42\x07\n\x05_name\"}\n\x14UpdateTenantResponse\x12 \n\x06tenant\x18\x01 \x01(\x0b\x32\x10.pemba.v1.Tenant\x12\r\n\x05token\x18\x02 \x01(\t\x12\x10\n\x08replayed\x18\x03 \x01(\x08\x12\"\n\x07preview\x18\x0f \x01(\x0b\x32\x11.pemba.v1.Preview\"b\n\x14SuspendTenantRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"~\n\x15SuspendTenantResponse\x12 \n\x06tenant\x18\x01 \x01(\x0b\x32\x10.pemba.v1.Tenant\x12\r\n\x05token\x18\x02 \x01(\t\x12\x10\n\x08replayed\x18\x03 \x01(\x08\x12\"\n\x07preview\x18\x0f \x01(\x0b\x32\x11.pemba.v1.Preview\"c\n\x15\x41\x63tivateTenantRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"\x7f\n\x16\x41\x63tivateTenantResponse\x12 \n\x06tenant\x18\x01 \x01(\x0b\x32\x10.pemba.v1.Tenant\x12\r\n\x05token\x18\x02 \x01(\t\x12\x10\n\x08replayed\x18\x03 \x01(\x08\x12\"\n\x07preview\x18\x0f \x01(\x0b\x32\x11.pemba.v1.Preview*d\n\x0cTenantStatus\x12\x1d\n\x19TENANT_STATUS_UNSPECIFIED\x10\x00\x12\x18\n\x14TENANT_STATUS_ACTIVE\x10\x01\x12\x1b\n\x17TENANT_STATUS_SUSPENDED\x10\x02\x32\xe6\x03\n\rTenantService\x12M\n\x0c\x43reateTenant\x12\x1d.pemba.v1.CreateTenantRequest\x1a\x1e.pemba.v1.CreateTenantResponse\x12\x44\n\tGetTenant\x12\x1a.pemba.v1.GetTenantRequest\x1a\x1b.pemba.v1.GetTenantResponse\x12J\n\x0bListTenants\x12\x1c.pemba.v1.ListTenantsRequest\x1a\x1d.pemba.v1.ListTenantsResponse\x12M\n\x0cUpdateTenant\x12\x1d.pemba.v1.UpdateTenantRequest\x1a\x1e.pemba.v1.UpdateTenantResponse\x12P\n\rSuspendTenant\x12\x1e.pemba.v1.SuspendTenantRequest\x1a\x1f.pemba.v1.SuspendTenantResponse\x12S\n\x0e\x41\x63tivateTenant\x12\x1f.pemba.v1.ActivateTenantRequest\x1a .pemba.v1.ActivateTenantResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pemba.v1.tenants_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TENANTSTATUS']._serialized_start=1569
-  _globals['_TENANTSTATUS']._serialized_end=1669
-  _globals['_TENANT']._serialized_start=131
-  _globals['_TENANT']._serialized_end=331
-  _globals['_CREATETENANTREQUEST']._serialized_start=333
-  _globals['_CREATETENANTREQUEST']._serialized_end=446
-  _globals['_CREATETENANTRESPONSE']._serialized_start=449
-  _globals['_CREATETENANTRESPONSE']._serialized_end=583
-  _globals['_GETTENANTREQUEST']._serialized_start=585
-  _globals['_GETTENANTREQUEST']._serialized_end=650
-  _globals['_GETTENANTRESPONSE']._serialized_start=652
-  _globals['_GETTENANTRESPONSE']._serialized_end=720
-  _globals['_LISTTENANTSREQUEST']._serialized_start=722
-  _globals['_LISTTENANTSREQUEST']._serialized_end=815
-  _globals['_LISTTENANTSRESPONSE']._serialized_start=817
-  _globals['_LISTTENANTSRESPONSE']._serialized_end=913
-  _globals['_UPDATETENANTREQUEST']._serialized_start=916
-  _globals['_UPDATETENANTREQUEST']._serialized_end=1090
-  _globals['_UPDATETENANTRESPONSE']._serialized_start=1092
-  _globals['_UPDATETENANTRESPONSE']._serialized_end=1181
-  _globals['_SUSPENDTENANTREQUEST']._serialized_start=1183
-  _globals['_SUSPENDTENANTREQUEST']._serialized_end=1281
-  _globals['_SUSPENDTENANTRESPONSE']._serialized_start=1283
-  _globals['_SUSPENDTENANTRESPONSE']._serialized_end=1373
-  _globals['_ACTIVATETENANTREQUEST']._serialized_start=1375
-  _globals['_ACTIVATETENANTREQUEST']._serialized_end=1474
-  _globals['_ACTIVATETENANTRESPONSE']._serialized_start=1476
-  _globals['_ACTIVATETENANTRESPONSE']._serialized_end=1567
-  _globals['_TENANTSERVICE']._serialized_start=1672
-  _globals['_TENANTSERVICE']._serialized_end=2158
+  _globals['_TENANTSTATUS']._serialized_start=1735
+  _globals['_TENANTSTATUS']._serialized_end=1835
+  _globals['_TENANT']._serialized_start=153
+  _globals['_TENANT']._serialized_end=353
+  _globals['_CREATETENANTREQUEST']._serialized_start=355
+  _globals['_CREATETENANTREQUEST']._serialized_end=468
+  _globals['_CREATETENANTRESPONSE']._serialized_start=471
+  _globals['_CREATETENANTRESPONSE']._serialized_end=641
+  _globals['_GETTENANTREQUEST']._serialized_start=643
+  _globals['_GETTENANTREQUEST']._serialized_end=708
+  _globals['_GETTENANTRESPONSE']._serialized_start=710
+  _globals['_GETTENANTRESPONSE']._serialized_end=778
+  _globals['_LISTTENANTSREQUEST']._serialized_start=780
+  _globals['_LISTTENANTSREQUEST']._serialized_end=873
+  _globals['_LISTTENANTSRESPONSE']._serialized_start=875
+  _globals['_LISTTENANTSRESPONSE']._serialized_end=971
+  _globals['_UPDATETENANTREQUEST']._serialized_start=974
+  _globals['_UPDATETENANTREQUEST']._serialized_end=1148
+  _globals['_UPDATETENANTRESPONSE']._serialized_start=1150
+  _globals['_UPDATETENANTRESPONSE']._serialized_end=1275
+  _globals['_SUSPENDTENANTREQUEST']._serialized_start=1277
+  _globals['_SUSPENDTENANTREQUEST']._serialized_end=1375
+  _globals['_SUSPENDTENANTRESPONSE']._serialized_start=1377
+  _globals['_SUSPENDTENANTRESPONSE']._serialized_end=1503
+  _globals['_ACTIVATETENANTREQUEST']._serialized_start=1505
+  _globals['_ACTIVATETENANTREQUEST']._serialized_end=1604
+  _globals['_ACTIVATETENANTRESPONSE']._serialized_start=1606
+  _globals['_ACTIVATETENANTRESPONSE']._serialized_end=1733
+  _globals['_TENANTSERVICE']._serialized_start=1838
+  _globals['_TENANTSERVICE']._serialized_end=2324
 # @@protoc_insertion_point(module_scope)

@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from pemba.v1 import types_pb2 as _types_pb2
 from pemba.v1 import workspaces_pb2 as _workspaces_pb2
 import builtins as _builtins
 import sys
@@ -144,6 +145,7 @@ class CreateTenantResponse(_message.Message):
     ROOT_WORKSPACE_FIELD_NUMBER: _builtins.int
     TOKEN_FIELD_NUMBER: _builtins.int
     REPLAYED_FIELD_NUMBER: _builtins.int
+    PREVIEW_FIELD_NUMBER: _builtins.int
     token: _builtins.str
     """The position of the change."""
     replayed: _builtins.bool
@@ -156,6 +158,10 @@ class CreateTenantResponse(_message.Message):
     def root_workspace(self) -> _workspaces_pb2.Workspace:
         """The root of its workspaces."""
 
+    @_builtins.property
+    def preview(self) -> _types_pb2.Preview:
+        """With `validate_only`: what the change would be."""
+
     def __init__(
         self,
         *,
@@ -163,10 +169,11 @@ class CreateTenantResponse(_message.Message):
         root_workspace: _workspaces_pb2.Workspace | None = ...,
         token: _builtins.str = ...,
         replayed: _builtins.bool = ...,
+        preview: _types_pb2.Preview | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["root_workspace", b"root_workspace", "tenant", b"tenant"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["preview", b"preview", "root_workspace", b"root_workspace", "tenant", b"tenant"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["replayed", b"replayed", "root_workspace", b"root_workspace", "tenant", b"tenant", "token", b"token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["preview", b"preview", "replayed", b"replayed", "root_workspace", b"root_workspace", "tenant", b"tenant", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -349,6 +356,7 @@ class UpdateTenantResponse(_message.Message):
     TENANT_FIELD_NUMBER: _builtins.int
     TOKEN_FIELD_NUMBER: _builtins.int
     REPLAYED_FIELD_NUMBER: _builtins.int
+    PREVIEW_FIELD_NUMBER: _builtins.int
     token: _builtins.str
     """The position of the change; empty where nothing changed that a check could see."""
     replayed: _builtins.bool
@@ -357,16 +365,21 @@ class UpdateTenantResponse(_message.Message):
     def tenant(self) -> Global___Tenant:
         """The record."""
 
+    @_builtins.property
+    def preview(self) -> _types_pb2.Preview:
+        """With `validate_only`: what the change would be."""
+
     def __init__(
         self,
         *,
         tenant: Global___Tenant | None = ...,
         token: _builtins.str = ...,
         replayed: _builtins.bool = ...,
+        preview: _types_pb2.Preview | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["tenant", b"tenant"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["preview", b"preview", "tenant", b"tenant"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["replayed", b"replayed", "tenant", b"tenant", "token", b"token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["preview", b"preview", "replayed", b"replayed", "tenant", b"tenant", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -415,6 +428,7 @@ class SuspendTenantResponse(_message.Message):
     TENANT_FIELD_NUMBER: _builtins.int
     TOKEN_FIELD_NUMBER: _builtins.int
     REPLAYED_FIELD_NUMBER: _builtins.int
+    PREVIEW_FIELD_NUMBER: _builtins.int
     token: _builtins.str
     """The position of the change; empty where nothing changed that a check could see."""
     replayed: _builtins.bool
@@ -423,16 +437,21 @@ class SuspendTenantResponse(_message.Message):
     def tenant(self) -> Global___Tenant:
         """The record."""
 
+    @_builtins.property
+    def preview(self) -> _types_pb2.Preview:
+        """With `validate_only`: what the change would be."""
+
     def __init__(
         self,
         *,
         tenant: Global___Tenant | None = ...,
         token: _builtins.str = ...,
         replayed: _builtins.bool = ...,
+        preview: _types_pb2.Preview | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["tenant", b"tenant"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["preview", b"preview", "tenant", b"tenant"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["replayed", b"replayed", "tenant", b"tenant", "token", b"token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["preview", b"preview", "replayed", b"replayed", "tenant", b"tenant", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -481,6 +500,7 @@ class ActivateTenantResponse(_message.Message):
     TENANT_FIELD_NUMBER: _builtins.int
     TOKEN_FIELD_NUMBER: _builtins.int
     REPLAYED_FIELD_NUMBER: _builtins.int
+    PREVIEW_FIELD_NUMBER: _builtins.int
     token: _builtins.str
     """The position of the change; empty where nothing changed that a check could see."""
     replayed: _builtins.bool
@@ -489,16 +509,21 @@ class ActivateTenantResponse(_message.Message):
     def tenant(self) -> Global___Tenant:
         """The record."""
 
+    @_builtins.property
+    def preview(self) -> _types_pb2.Preview:
+        """With `validate_only`: what the change would be."""
+
     def __init__(
         self,
         *,
         tenant: Global___Tenant | None = ...,
         token: _builtins.str = ...,
         replayed: _builtins.bool = ...,
+        preview: _types_pb2.Preview | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["tenant", b"tenant"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["preview", b"preview", "tenant", b"tenant"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["replayed", b"replayed", "tenant", b"tenant", "token", b"token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["preview", b"preview", "replayed", b"replayed", "tenant", b"tenant", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

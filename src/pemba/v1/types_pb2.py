@@ -22,21 +22,26 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14pemba/v1/types.proto\x12\x08pemba.v1\"%\n\tObjectRef\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\"8\n\nSubjectRef\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\x10\n\x08relation\x18\x03 \x01(\t\"q\n\x0b\x43onsistency\x12\x1b\n\x11\x61t_least_as_fresh\x18\x01 \x01(\tH\x00\x12\x1a\n\x10\x66ully_consistent\x18\x02 \x01(\x08H\x00\x12\x1a\n\x10minimize_latency\x18\x03 \x01(\x08H\x00\x42\r\n\x0brequirement*^\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_VIEWER\x10\x01\x12\x0f\n\x0bROLE_MEMBER\x10\x02\x12\x0e\n\nROLE_ADMIN\x10\x03\x12\x0e\n\nROLE_OWNER\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14pemba/v1/types.proto\x12\x08pemba.v1\x1a\x1cgoogle/protobuf/struct.proto\"%\n\tObjectRef\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\"8\n\nSubjectRef\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12\x10\n\x08relation\x18\x03 \x01(\t\"q\n\x0b\x43onsistency\x12\x1b\n\x11\x61t_least_as_fresh\x18\x01 \x01(\tH\x00\x12\x1a\n\x10\x66ully_consistent\x18\x02 \x01(\x08H\x00\x12\x1a\n\x10minimize_latency\x18\x03 \x01(\x08H\x00\x42\r\n\x0brequirement\"{\n\x07Preview\x12*\n\x07records\x18\x01 \x03(\x0b\x32\x19.pemba.v1.PreviewedRecord\x12\x14\n\x0ctuples_added\x18\x02 \x03(\t\x12\x16\n\x0etuples_removed\x18\x03 \x03(\t\x12\x16\n\x0etuples_omitted\x18\x04 \x01(\x05\"p\n\x0fPreviewedRecord\x12\x0e\n\x06object\x18\x01 \x01(\t\x12&\n\x06\x62\x65\x66ore\x18\x02 \x01(\x0b\x32\x16.google.protobuf.Value\x12%\n\x05\x61\x66ter\x18\x03 \x01(\x0b\x32\x16.google.protobuf.Value*^\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_VIEWER\x10\x01\x12\x0f\n\x0bROLE_MEMBER\x10\x02\x12\x0e\n\nROLE_ADMIN\x10\x03\x12\x0e\n\nROLE_OWNER\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pemba.v1.types_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ROLE']._serialized_start=246
-  _globals['_ROLE']._serialized_end=340
-  _globals['_OBJECTREF']._serialized_start=34
-  _globals['_OBJECTREF']._serialized_end=71
-  _globals['_SUBJECTREF']._serialized_start=73
-  _globals['_SUBJECTREF']._serialized_end=129
-  _globals['_CONSISTENCY']._serialized_start=131
-  _globals['_CONSISTENCY']._serialized_end=244
+  _globals['_ROLE']._serialized_start=515
+  _globals['_ROLE']._serialized_end=609
+  _globals['_OBJECTREF']._serialized_start=64
+  _globals['_OBJECTREF']._serialized_end=101
+  _globals['_SUBJECTREF']._serialized_start=103
+  _globals['_SUBJECTREF']._serialized_end=159
+  _globals['_CONSISTENCY']._serialized_start=161
+  _globals['_CONSISTENCY']._serialized_end=274
+  _globals['_PREVIEW']._serialized_start=276
+  _globals['_PREVIEW']._serialized_end=399
+  _globals['_PREVIEWEDRECORD']._serialized_start=401
+  _globals['_PREVIEWEDRECORD']._serialized_end=513
 # @@protoc_insertion_point(module_scope)

@@ -3,8 +3,11 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import struct_pb2 as _struct_pb2
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
@@ -136,3 +139,79 @@ class Consistency(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_requirement) -> _WhichOneofReturnType_requirement | None: ...
 
 Global___Consistency: _TypeAlias = Consistency  # noqa: Y015
+
+@_typing.final
+class Preview(_message.Message):
+    """What a change would do: the answer of a request with `validate_only`, whose record is as it would be (without an etag)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECORDS_FIELD_NUMBER: _builtins.int
+    TUPLES_ADDED_FIELD_NUMBER: _builtins.int
+    TUPLES_REMOVED_FIELD_NUMBER: _builtins.int
+    TUPLES_OMITTED_FIELD_NUMBER: _builtins.int
+    tuples_omitted: _builtins.int
+    """How many more tuples there are than the first 1,000, which are listed."""
+    @_builtins.property
+    def records(self) -> _containers.RepeatedCompositeFieldContainer[Global___PreviewedRecord]:
+        """The records, by what the change is about."""
+
+    @_builtins.property
+    def tuples_added(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Tuples that would be there and are not, as text: `workspace:ten_.../ws_...#viewer@user:bob`.  Those of a user's status
+        follow it in their tenants, and are not listed.
+        """
+
+    @_builtins.property
+    def tuples_removed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Tuples that are there and would be gone."""
+
+    def __init__(
+        self,
+        *,
+        records: _abc.Iterable[Global___PreviewedRecord] | None = ...,
+        tuples_added: _abc.Iterable[_builtins.str] | None = ...,
+        tuples_removed: _abc.Iterable[_builtins.str] | None = ...,
+        tuples_omitted: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["records", b"records", "tuples_added", b"tuples_added", "tuples_omitted", b"tuples_omitted", "tuples_removed", b"tuples_removed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Preview: _TypeAlias = Preview  # noqa: Y015
+
+@_typing.final
+class PreviewedRecord(_message.Message):
+    """One record of a preview, as the audit has records."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OBJECT_FIELD_NUMBER: _builtins.int
+    BEFORE_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    object: _builtins.str
+    """`workspace:ws_...`, `tenant:ten_...`, `user:alice`."""
+    @_builtins.property
+    def before(self) -> _struct_pb2.Value:
+        """As it is, a list where several may change; null where there is none."""
+
+    @_builtins.property
+    def after(self) -> _struct_pb2.Value:
+        """As it would be; null where it would be gone."""
+
+    def __init__(
+        self,
+        *,
+        object: _builtins.str = ...,
+        before: _struct_pb2.Value | None = ...,
+        after: _struct_pb2.Value | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "object", b"object"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PreviewedRecord: _TypeAlias = PreviewedRecord  # noqa: Y015

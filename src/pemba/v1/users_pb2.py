@@ -26,65 +26,66 @@ from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mas
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from pemba.v1 import memberships_pb2 as pemba_dot_v1_dot_memberships__pb2
 from pemba.v1 import workspaces_pb2 as pemba_dot_v1_dot_workspaces__pb2
+from pemba.v1 import types_pb2 as pemba_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14pemba/v1/users.proto\x12\x08pemba.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1apemba/v1/memberships.proto\x1a\x19pemba/v1/workspaces.proto\"\x96\x02\n\x04User\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05\x65mail\x18\x02 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x03 \x01(\t\x12$\n\x06status\x18\x04 \x01(\x0e\x32\x14.pemba.v1.UserStatus\x12\x12\n\nactivating\x18\x05 \x01(\x08\x12\x33\n\x0flast_login_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\t \x01(\t\"k\n\x13\x43reateUserWorkspace\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12%\n\x04kind\x18\x02 \x01(\x0e\x32\x17.pemba.v1.WorkspaceKind\x12\x0c\n\x04slug\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\"\xa8\x01\n\x11\x43reateUserRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05\x65mail\x18\x02 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x03 \x01(\t\x12\x37\n\x10\x63reate_workspace\x18\x04 \x01(\x0b\x32\x1d.pemba.v1.CreateUserWorkspace\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x15\n\rvalidate_only\x18\x06 \x01(\x08\"{\n\x12\x43reateUserResponse\x12\x1c\n\x04user\x18\x01 \x01(\x0b\x32\x0e.pemba.v1.User\x12&\n\tworkspace\x18\x02 \x01(\x0b\x32\x13.pemba.v1.Workspace\x12\r\n\x05token\x18\x03 \x01(\t\x12\x10\n\x08replayed\x18\x04 \x01(\x08\"!\n\x0eGetUserRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\">\n\x0fGetUserResponse\x12\x1c\n\x04user\x18\x01 \x01(\x0b\x32\x0e.pemba.v1.User\x12\r\n\x05token\x18\x02 \x01(\t\"[\n\x10ListUsersRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x10\n\x08order_by\x18\x03 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x04 \x01(\t\"Z\n\x11ListUsersResponse\x12\x1d\n\x05users\x18\x01 \x03(\x0b\x32\x0e.pemba.v1.User\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\r\n\x05token\x18\x03 \x01(\t\"\xd8\x01\n\x11UpdateUserRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x12\n\x05\x65mail\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x19\n\x0c\x64isplay_name\x18\x03 \x01(\tH\x01\x88\x01\x01\x12/\n\x0bupdate_mask\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x0c\n\x04\x65tag\x18\x05 \x01(\t\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12\x15\n\rvalidate_only\x18\x07 \x01(\x08\x42\x08\n\x06_emailB\x0f\n\r_display_name\"S\n\x12UpdateUserResponse\x12\x1c\n\x04user\x18\x01 \x01(\x0b\x32\x0e.pemba.v1.User\x12\r\n\x05token\x18\x02 \x01(\t\x12\x10\n\x08replayed\x18\x03 \x01(\x08\"m\n\x12SuspendUserRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\"T\n\x13SuspendUserResponse\x12\x1c\n\x04user\x18\x01 \x01(\x0b\x32\x0e.pemba.v1.User\x12\r\n\x05token\x18\x02 \x01(\t\x12\x10\n\x08replayed\x18\x03 \x01(\x08\"_\n\x13\x41\x63tivateUserRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"U\n\x14\x41\x63tivateUserResponse\x12\x1c\n\x04user\x18\x01 \x01(\x0b\x32\x0e.pemba.v1.User\x12\r\n\x05token\x18\x02 \x01(\t\x12\x10\n\x08replayed\x18\x03 \x01(\x08\"a\n\x15\x44\x65\x61\x63tivateUserRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"W\n\x16\x44\x65\x61\x63tivateUserResponse\x12\x1c\n\x04user\x18\x01 \x01(\x0b\x32\x0e.pemba.v1.User\x12\r\n\x05token\x18\x02 \x01(\t\x12\x10\n\x08replayed\x18\x03 \x01(\x08\"\x89\x01\n\x1aListUserMembershipsRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x11\n\ttenant_id\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\x12\x10\n\x08order_by\x18\x05 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x06 \x01(\t\"p\n\x1bListUserMembershipsResponse\x12)\n\x0bmemberships\x18\x01 \x03(\x0b\x32\x14.pemba.v1.Membership\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\r\n\x05token\x18\x03 \x01(\t\"\x81\x01\n\x1aSetCurrentWorkspaceRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x11\n\ttenant_id\x18\x02 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\"T\n\x1bSetCurrentWorkspaceResponse\x12&\n\tworkspace\x18\x01 \x01(\x0b\x32\x13.pemba.v1.Workspace\x12\r\n\x05token\x18\x02 \x01(\t\"@\n\x1aGetCurrentWorkspaceRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x11\n\ttenant_id\x18\x02 \x01(\t\"d\n\x1bGetCurrentWorkspaceResponse\x12&\n\tworkspace\x18\x01 \x01(\x0b\x32\x13.pemba.v1.Workspace\x12\x0e\n\x06\x63hosen\x18\x02 \x01(\x08\x12\r\n\x05token\x18\x03 \x01(\t\"P\n\x12RecordLoginRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\"B\n\x13RecordLoginResponse\x12\x1c\n\x04user\x18\x01 \x01(\x0b\x32\x0e.pemba.v1.User\x12\r\n\x05token\x18\x02 \x01(\t*y\n\nUserStatus\x12\x1b\n\x17USER_STATUS_UNSPECIFIED\x10\x00\x12\x16\n\x12USER_STATUS_ACTIVE\x10\x01\x12\x19\n\x15USER_STATUS_SUSPENDED\x10\x02\x12\x1b\n\x17USER_STATUS_DEACTIVATED\x10\x03\x32\x8d\x07\n\x0bUserService\x12G\n\nCreateUser\x12\x1b.pemba.v1.CreateUserRequest\x1a\x1c.pemba.v1.CreateUserResponse\x12>\n\x07GetUser\x12\x18.pemba.v1.GetUserRequest\x1a\x19.pemba.v1.GetUserResponse\x12\x44\n\tListUsers\x12\x1a.pemba.v1.ListUsersRequest\x1a\x1b.pemba.v1.ListUsersResponse\x12G\n\nUpdateUser\x12\x1b.pemba.v1.UpdateUserRequest\x1a\x1c.pemba.v1.UpdateUserResponse\x12J\n\x0bSuspendUser\x12\x1c.pemba.v1.SuspendUserRequest\x1a\x1d.pemba.v1.SuspendUserResponse\x12M\n\x0c\x41\x63tivateUser\x12\x1d.pemba.v1.ActivateUserRequest\x1a\x1e.pemba.v1.ActivateUserResponse\x12S\n\x0e\x44\x65\x61\x63tivateUser\x12\x1f.pemba.v1.DeactivateUserRequest\x1a .pemba.v1.DeactivateUserResponse\x12\x62\n\x13ListUserMemberships\x12$.pemba.v1.ListUserMembershipsRequest\x1a%.pemba.v1.ListUserMembershipsResponse\x12\x62\n\x13SetCurrentWorkspace\x12$.pemba.v1.SetCurrentWorkspaceRequest\x1a%.pemba.v1.SetCurrentWorkspaceResponse\x12\x62\n\x13GetCurrentWorkspace\x12$.pemba.v1.GetCurrentWorkspaceRequest\x1a%.pemba.v1.GetCurrentWorkspaceResponse\x12J\n\x0bRecordLogin\x12\x1c.pemba.v1.RecordLoginRequest\x1a\x1d.pemba.v1.RecordLoginResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14pemba/v1/users.proto\x12\x08pemba.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1apemba/v1/memberships.proto\x1a\x19pemba/v1/workspaces.proto\x1a\x14pemba/v1/types.proto\"\x96\x02\n\x04User\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05\x65mail\x18\x02 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x03 \x01(\t\x12$\n\x06status\x18\x04 \x01(\x0e\x32\x14.pemba.v1.UserStatus\x12\x12\n\nactivating\x18\x05 \x01(\x08\x12\x33\n\x0flast_login_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\t \x01(\t\"k\n\x13\x43reateUserWorkspace\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12%\n\x04kind\x18\x02 \x01(\x0e\x32\x17.pemba.v1.WorkspaceKind\x12\x0c\n\x04slug\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\"\xa8\x01\n\x11\x43reateUserRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05\x65mail\x18\x02 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x03 \x01(\t\x12\x37\n\x10\x63reate_workspace\x18\x04 \x01(\x0b\x32\x1d.pemba.v1.CreateUserWorkspace\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x15\n\rvalidate_only\x18\x06 \x01(\x08\"\x9f\x01\n\x12\x43reateUserResponse\x12\x1c\n\x04user\x18\x01 \x01(\x0b\x32\x0e.pemba.v1.User\x12&\n\tworkspace\x18\x02 \x01(\x0b\x32\x13.pemba.v1.Workspace\x12\r\n\x05token\x18\x03 \x01(\t\x12\x10\n\x08replayed\x18\x04 \x01(\x08\x12\"\n\x07preview\x18\x0f \x01(\x0b\x32\x11.pemba.v1.Preview\"!\n\x0eGetUserRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\">\n\x0fGetUserResponse\x12\x1c\n\x04user\x18\x01 \x01(\x0b\x32\x0e.pemba.v1.User\x12\r\n\x05token\x18\x02 \x01(\t\"[\n\x10ListUsersRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x10\n\x08order_by\x18\x03 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x04 \x01(\t\"Z\n\x11ListUsersResponse\x12\x1d\n\x05users\x18\x01 \x03(\x0b\x32\x0e.pemba.v1.User\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\r\n\x05token\x18\x03 \x01(\t\"\xd8\x01\n\x11UpdateUserRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x12\n\x05\x65mail\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x19\n\x0c\x64isplay_name\x18\x03 \x01(\tH\x01\x88\x01\x01\x12/\n\x0bupdate_mask\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x0c\n\x04\x65tag\x18\x05 \x01(\t\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12\x15\n\rvalidate_only\x18\x07 \x01(\x08\x42\x08\n\x06_emailB\x0f\n\r_display_name\"w\n\x12UpdateUserResponse\x12\x1c\n\x04user\x18\x01 \x01(\x0b\x32\x0e.pemba.v1.User\x12\r\n\x05token\x18\x02 \x01(\t\x12\x10\n\x08replayed\x18\x03 \x01(\x08\x12\"\n\x07preview\x18\x0f \x01(\x0b\x32\x11.pemba.v1.Preview\"m\n\x12SuspendUserRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\"x\n\x13SuspendUserResponse\x12\x1c\n\x04user\x18\x01 \x01(\x0b\x32\x0e.pemba.v1.User\x12\r\n\x05token\x18\x02 \x01(\t\x12\x10\n\x08replayed\x18\x03 \x01(\x08\x12\"\n\x07preview\x18\x0f \x01(\x0b\x32\x11.pemba.v1.Preview\"_\n\x13\x41\x63tivateUserRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"y\n\x14\x41\x63tivateUserResponse\x12\x1c\n\x04user\x18\x01 \x01(\x0b\x32\x0e.pemba.v1.User\x12\r\n\x05token\x18\x02 \x01(\t\x12\x10\n\x08replayed\x18\x03 \x01(\x08\x12\"\n\x07preview\x18\x0f \x01(\x0b\x32\x11.pemba.v1.Preview\"a\n\x15\x44\x65\x61\x63tivateUserRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"{\n\x16\x44\x65\x61\x63tivateUserResponse\x12\x1c\n\x04user\x18\x01 \x01(\x0b\x32\x0e.pemba.v1.User\x12\r\n\x05token\x18\x02 \x01(\t\x12\x10\n\x08replayed\x18\x03 \x01(\x08\x12\"\n\x07preview\x18\x0f \x01(\x0b\x32\x11.pemba.v1.Preview\"\x89\x01\n\x1aListUserMembershipsRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x11\n\ttenant_id\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\x12\x10\n\x08order_by\x18\x05 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x06 \x01(\t\"p\n\x1bListUserMembershipsResponse\x12)\n\x0bmemberships\x18\x01 \x03(\x0b\x32\x14.pemba.v1.Membership\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\r\n\x05token\x18\x03 \x01(\t\"\x81\x01\n\x1aSetCurrentWorkspaceRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x11\n\ttenant_id\x18\x02 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\"x\n\x1bSetCurrentWorkspaceResponse\x12&\n\tworkspace\x18\x01 \x01(\x0b\x32\x13.pemba.v1.Workspace\x12\r\n\x05token\x18\x02 \x01(\t\x12\"\n\x07preview\x18\x0f \x01(\x0b\x32\x11.pemba.v1.Preview\"@\n\x1aGetCurrentWorkspaceRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x11\n\ttenant_id\x18\x02 \x01(\t\"d\n\x1bGetCurrentWorkspaceResponse\x12&\n\tworkspace\x18\x01 \x01(\x0b\x32\x13.pemba.v1.Workspace\x12\x0e\n\x06\x63hosen\x18\x02 \x01(\x08\x12\r\n\x05token\x18\x03 \x01(\t\"P\n\x12RecordLoginRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\"f\n\x13RecordLoginResponse\x12\x1c\n\x04user\x18\x01 \x01(\x0b\x32\x0e.pemba.v1.User\x12\r\n\x05token\x18\x02 \x01(\t\x12\"\n\x07preview\x18\x0f \x01(\x0b\x32\x11.pemba.v1.Preview*y\n\nUserStatus\x12\x1b\n\x17USER_STATUS_UNSPECIFIED\x10\x00\x12\x16\n\x12USER_STATUS_ACTIVE\x10\x01\x12\x19\n\x15USER_STATUS_SUSPENDED\x10\x02\x12\x1b\n\x17USER_STATUS_DEACTIVATED\x10\x03\x32\x8d\x07\n\x0bUserService\x12G\n\nCreateUser\x12\x1b.pemba.v1.CreateUserRequest\x1a\x1c.pemba.v1.CreateUserResponse\x12>\n\x07GetUser\x12\x18.pemba.v1.GetUserRequest\x1a\x19.pemba.v1.GetUserResponse\x12\x44\n\tListUsers\x12\x1a.pemba.v1.ListUsersRequest\x1a\x1b.pemba.v1.ListUsersResponse\x12G\n\nUpdateUser\x12\x1b.pemba.v1.UpdateUserRequest\x1a\x1c.pemba.v1.UpdateUserResponse\x12J\n\x0bSuspendUser\x12\x1c.pemba.v1.SuspendUserRequest\x1a\x1d.pemba.v1.SuspendUserResponse\x12M\n\x0c\x41\x63tivateUser\x12\x1d.pemba.v1.ActivateUserRequest\x1a\x1e.pemba.v1.ActivateUserResponse\x12S\n\x0e\x44\x65\x61\x63tivateUser\x12\x1f.pemba.v1.DeactivateUserRequest\x1a .pemba.v1.DeactivateUserResponse\x12\x62\n\x13ListUserMemberships\x12$.pemba.v1.ListUserMembershipsRequest\x1a%.pemba.v1.ListUserMembershipsResponse\x12\x62\n\x13SetCurrentWorkspace\x12$.pemba.v1.SetCurrentWorkspaceRequest\x1a%.pemba.v1.SetCurrentWorkspaceResponse\x12\x62\n\x13GetCurrentWorkspace\x12$.pemba.v1.GetCurrentWorkspaceRequest\x1a%.pemba.v1.GetCurrentWorkspaceResponse\x12J\n\x0bRecordLogin\x12\x1c.pemba.v1.RecordLoginRequest\x1a\x1d.pemba.v1.RecordLoginResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pemba.v1.users_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_USERSTATUS']._serialized_start=2789
-  _globals['_USERSTATUS']._serialized_end=2910
-  _globals['_USER']._serialized_start=157
-  _globals['_USER']._serialized_end=435
-  _globals['_CREATEUSERWORKSPACE']._serialized_start=437
-  _globals['_CREATEUSERWORKSPACE']._serialized_end=544
-  _globals['_CREATEUSERREQUEST']._serialized_start=547
-  _globals['_CREATEUSERREQUEST']._serialized_end=715
-  _globals['_CREATEUSERRESPONSE']._serialized_start=717
-  _globals['_CREATEUSERRESPONSE']._serialized_end=840
-  _globals['_GETUSERREQUEST']._serialized_start=842
-  _globals['_GETUSERREQUEST']._serialized_end=875
-  _globals['_GETUSERRESPONSE']._serialized_start=877
-  _globals['_GETUSERRESPONSE']._serialized_end=939
-  _globals['_LISTUSERSREQUEST']._serialized_start=941
-  _globals['_LISTUSERSREQUEST']._serialized_end=1032
-  _globals['_LISTUSERSRESPONSE']._serialized_start=1034
-  _globals['_LISTUSERSRESPONSE']._serialized_end=1124
-  _globals['_UPDATEUSERREQUEST']._serialized_start=1127
-  _globals['_UPDATEUSERREQUEST']._serialized_end=1343
-  _globals['_UPDATEUSERRESPONSE']._serialized_start=1345
-  _globals['_UPDATEUSERRESPONSE']._serialized_end=1428
-  _globals['_SUSPENDUSERREQUEST']._serialized_start=1430
-  _globals['_SUSPENDUSERREQUEST']._serialized_end=1539
-  _globals['_SUSPENDUSERRESPONSE']._serialized_start=1541
-  _globals['_SUSPENDUSERRESPONSE']._serialized_end=1625
-  _globals['_ACTIVATEUSERREQUEST']._serialized_start=1627
-  _globals['_ACTIVATEUSERREQUEST']._serialized_end=1722
-  _globals['_ACTIVATEUSERRESPONSE']._serialized_start=1724
-  _globals['_ACTIVATEUSERRESPONSE']._serialized_end=1809
-  _globals['_DEACTIVATEUSERREQUEST']._serialized_start=1811
-  _globals['_DEACTIVATEUSERREQUEST']._serialized_end=1908
-  _globals['_DEACTIVATEUSERRESPONSE']._serialized_start=1910
-  _globals['_DEACTIVATEUSERRESPONSE']._serialized_end=1997
-  _globals['_LISTUSERMEMBERSHIPSREQUEST']._serialized_start=2000
-  _globals['_LISTUSERMEMBERSHIPSREQUEST']._serialized_end=2137
-  _globals['_LISTUSERMEMBERSHIPSRESPONSE']._serialized_start=2139
-  _globals['_LISTUSERMEMBERSHIPSRESPONSE']._serialized_end=2251
-  _globals['_SETCURRENTWORKSPACEREQUEST']._serialized_start=2254
-  _globals['_SETCURRENTWORKSPACEREQUEST']._serialized_end=2383
-  _globals['_SETCURRENTWORKSPACERESPONSE']._serialized_start=2385
-  _globals['_SETCURRENTWORKSPACERESPONSE']._serialized_end=2469
-  _globals['_GETCURRENTWORKSPACEREQUEST']._serialized_start=2471
-  _globals['_GETCURRENTWORKSPACEREQUEST']._serialized_end=2535
-  _globals['_GETCURRENTWORKSPACERESPONSE']._serialized_start=2537
-  _globals['_GETCURRENTWORKSPACERESPONSE']._serialized_end=2637
-  _globals['_RECORDLOGINREQUEST']._serialized_start=2639
-  _globals['_RECORDLOGINREQUEST']._serialized_end=2719
-  _globals['_RECORDLOGINRESPONSE']._serialized_start=2721
-  _globals['_RECORDLOGINRESPONSE']._serialized_end=2787
-  _globals['_USERSERVICE']._serialized_start=2913
-  _globals['_USERSERVICE']._serialized_end=3822
+  _globals['_USERSTATUS']._serialized_start=3064
+  _globals['_USERSTATUS']._serialized_end=3185
+  _globals['_USER']._serialized_start=179
+  _globals['_USER']._serialized_end=457
+  _globals['_CREATEUSERWORKSPACE']._serialized_start=459
+  _globals['_CREATEUSERWORKSPACE']._serialized_end=566
+  _globals['_CREATEUSERREQUEST']._serialized_start=569
+  _globals['_CREATEUSERREQUEST']._serialized_end=737
+  _globals['_CREATEUSERRESPONSE']._serialized_start=740
+  _globals['_CREATEUSERRESPONSE']._serialized_end=899
+  _globals['_GETUSERREQUEST']._serialized_start=901
+  _globals['_GETUSERREQUEST']._serialized_end=934
+  _globals['_GETUSERRESPONSE']._serialized_start=936
+  _globals['_GETUSERRESPONSE']._serialized_end=998
+  _globals['_LISTUSERSREQUEST']._serialized_start=1000
+  _globals['_LISTUSERSREQUEST']._serialized_end=1091
+  _globals['_LISTUSERSRESPONSE']._serialized_start=1093
+  _globals['_LISTUSERSRESPONSE']._serialized_end=1183
+  _globals['_UPDATEUSERREQUEST']._serialized_start=1186
+  _globals['_UPDATEUSERREQUEST']._serialized_end=1402
+  _globals['_UPDATEUSERRESPONSE']._serialized_start=1404
+  _globals['_UPDATEUSERRESPONSE']._serialized_end=1523
+  _globals['_SUSPENDUSERREQUEST']._serialized_start=1525
+  _globals['_SUSPENDUSERREQUEST']._serialized_end=1634
+  _globals['_SUSPENDUSERRESPONSE']._serialized_start=1636
+  _globals['_SUSPENDUSERRESPONSE']._serialized_end=1756
+  _globals['_ACTIVATEUSERREQUEST']._serialized_start=1758
+  _globals['_ACTIVATEUSERREQUEST']._serialized_end=1853
+  _globals['_ACTIVATEUSERRESPONSE']._serialized_start=1855
+  _globals['_ACTIVATEUSERRESPONSE']._serialized_end=1976
+  _globals['_DEACTIVATEUSERREQUEST']._serialized_start=1978
+  _globals['_DEACTIVATEUSERREQUEST']._serialized_end=2075
+  _globals['_DEACTIVATEUSERRESPONSE']._serialized_start=2077
+  _globals['_DEACTIVATEUSERRESPONSE']._serialized_end=2200
+  _globals['_LISTUSERMEMBERSHIPSREQUEST']._serialized_start=2203
+  _globals['_LISTUSERMEMBERSHIPSREQUEST']._serialized_end=2340
+  _globals['_LISTUSERMEMBERSHIPSRESPONSE']._serialized_start=2342
+  _globals['_LISTUSERMEMBERSHIPSRESPONSE']._serialized_end=2454
+  _globals['_SETCURRENTWORKSPACEREQUEST']._serialized_start=2457
+  _globals['_SETCURRENTWORKSPACEREQUEST']._serialized_end=2586
+  _globals['_SETCURRENTWORKSPACERESPONSE']._serialized_start=2588
+  _globals['_SETCURRENTWORKSPACERESPONSE']._serialized_end=2708
+  _globals['_GETCURRENTWORKSPACEREQUEST']._serialized_start=2710
+  _globals['_GETCURRENTWORKSPACEREQUEST']._serialized_end=2774
+  _globals['_GETCURRENTWORKSPACERESPONSE']._serialized_start=2776
+  _globals['_GETCURRENTWORKSPACERESPONSE']._serialized_end=2876
+  _globals['_RECORDLOGINREQUEST']._serialized_start=2878
+  _globals['_RECORDLOGINREQUEST']._serialized_end=2958
+  _globals['_RECORDLOGINRESPONSE']._serialized_start=2960
+  _globals['_RECORDLOGINRESPONSE']._serialized_end=3062
+  _globals['_USERSERVICE']._serialized_start=3188
+  _globals['_USERSERVICE']._serialized_end=4097
 # @@protoc_insertion_point(module_scope)

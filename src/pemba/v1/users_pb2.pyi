@@ -11,6 +11,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from pemba.v1 import memberships_pb2 as _memberships_pb2
+from pemba.v1 import types_pb2 as _types_pb2
 from pemba.v1 import workspaces_pb2 as _workspaces_pb2
 import builtins as _builtins
 import sys
@@ -205,6 +206,7 @@ class CreateUserResponse(_message.Message):
     WORKSPACE_FIELD_NUMBER: _builtins.int
     TOKEN_FIELD_NUMBER: _builtins.int
     REPLAYED_FIELD_NUMBER: _builtins.int
+    PREVIEW_FIELD_NUMBER: _builtins.int
     token: _builtins.str
     """The position of the change; empty without a workspace: there is nothing then that a check could see."""
     replayed: _builtins.bool
@@ -217,6 +219,10 @@ class CreateUserResponse(_message.Message):
     def workspace(self) -> _workspaces_pb2.Workspace:
         """The workspace; not set where none was asked for."""
 
+    @_builtins.property
+    def preview(self) -> _types_pb2.Preview:
+        """With `validate_only`: what the change would be."""
+
     def __init__(
         self,
         *,
@@ -224,10 +230,11 @@ class CreateUserResponse(_message.Message):
         workspace: _workspaces_pb2.Workspace | None = ...,
         token: _builtins.str = ...,
         replayed: _builtins.bool = ...,
+        preview: _types_pb2.Preview | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["user", b"user", "workspace", b"workspace"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["preview", b"preview", "user", b"user", "workspace", b"workspace"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["replayed", b"replayed", "token", b"token", "user", b"user", "workspace", b"workspace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["preview", b"preview", "replayed", b"replayed", "token", b"token", "user", b"user", "workspace", b"workspace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -416,6 +423,7 @@ class UpdateUserResponse(_message.Message):
     USER_FIELD_NUMBER: _builtins.int
     TOKEN_FIELD_NUMBER: _builtins.int
     REPLAYED_FIELD_NUMBER: _builtins.int
+    PREVIEW_FIELD_NUMBER: _builtins.int
     token: _builtins.str
     """Always empty: nothing changed that a check could see."""
     replayed: _builtins.bool
@@ -424,16 +432,21 @@ class UpdateUserResponse(_message.Message):
     def user(self) -> Global___User:
         """The record."""
 
+    @_builtins.property
+    def preview(self) -> _types_pb2.Preview:
+        """With `validate_only`: what the change would be."""
+
     def __init__(
         self,
         *,
         user: Global___User | None = ...,
         token: _builtins.str = ...,
         replayed: _builtins.bool = ...,
+        preview: _types_pb2.Preview | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["user", b"user"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["preview", b"preview", "user", b"user"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["replayed", b"replayed", "token", b"token", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["preview", b"preview", "replayed", b"replayed", "token", b"token", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -486,6 +499,7 @@ class SuspendUserResponse(_message.Message):
     USER_FIELD_NUMBER: _builtins.int
     TOKEN_FIELD_NUMBER: _builtins.int
     REPLAYED_FIELD_NUMBER: _builtins.int
+    PREVIEW_FIELD_NUMBER: _builtins.int
     token: _builtins.str
     """The position of the change; empty where nothing changed.  A check with it is DENIED."""
     replayed: _builtins.bool
@@ -494,16 +508,21 @@ class SuspendUserResponse(_message.Message):
     def user(self) -> Global___User:
         """The record."""
 
+    @_builtins.property
+    def preview(self) -> _types_pb2.Preview:
+        """With `validate_only`: what the change would be."""
+
     def __init__(
         self,
         *,
         user: Global___User | None = ...,
         token: _builtins.str = ...,
         replayed: _builtins.bool = ...,
+        preview: _types_pb2.Preview | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["user", b"user"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["preview", b"preview", "user", b"user"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["replayed", b"replayed", "token", b"token", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["preview", b"preview", "replayed", b"replayed", "token", b"token", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -552,6 +571,7 @@ class ActivateUserResponse(_message.Message):
     USER_FIELD_NUMBER: _builtins.int
     TOKEN_FIELD_NUMBER: _builtins.int
     REPLAYED_FIELD_NUMBER: _builtins.int
+    PREVIEW_FIELD_NUMBER: _builtins.int
     token: _builtins.str
     """The position of the change: with it every role counts.  Empty where nothing changed, and where `user.activating` says that
     it takes a while, which it does for roles in more than 15 tenants or more than 5,000: ask GetUser until it is over.
@@ -562,16 +582,21 @@ class ActivateUserResponse(_message.Message):
     def user(self) -> Global___User:
         """The record."""
 
+    @_builtins.property
+    def preview(self) -> _types_pb2.Preview:
+        """With `validate_only`: what the change would be."""
+
     def __init__(
         self,
         *,
         user: Global___User | None = ...,
         token: _builtins.str = ...,
         replayed: _builtins.bool = ...,
+        preview: _types_pb2.Preview | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["user", b"user"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["preview", b"preview", "user", b"user"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["replayed", b"replayed", "token", b"token", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["preview", b"preview", "replayed", b"replayed", "token", b"token", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -620,6 +645,7 @@ class DeactivateUserResponse(_message.Message):
     USER_FIELD_NUMBER: _builtins.int
     TOKEN_FIELD_NUMBER: _builtins.int
     REPLAYED_FIELD_NUMBER: _builtins.int
+    PREVIEW_FIELD_NUMBER: _builtins.int
     token: _builtins.str
     """The position of the change; empty where nothing changed.  A check with it is DENIED."""
     replayed: _builtins.bool
@@ -628,16 +654,21 @@ class DeactivateUserResponse(_message.Message):
     def user(self) -> Global___User:
         """The record."""
 
+    @_builtins.property
+    def preview(self) -> _types_pb2.Preview:
+        """With `validate_only`: what the change would be."""
+
     def __init__(
         self,
         *,
         user: Global___User | None = ...,
         token: _builtins.str = ...,
         replayed: _builtins.bool = ...,
+        preview: _types_pb2.Preview | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["user", b"user"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["preview", b"preview", "user", b"user"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["replayed", b"replayed", "token", b"token", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["preview", b"preview", "replayed", b"replayed", "token", b"token", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -763,21 +794,27 @@ class SetCurrentWorkspaceResponse(_message.Message):
 
     WORKSPACE_FIELD_NUMBER: _builtins.int
     TOKEN_FIELD_NUMBER: _builtins.int
+    PREVIEW_FIELD_NUMBER: _builtins.int
     token: _builtins.str
     """Always empty: nothing changed that a check could see."""
     @_builtins.property
     def workspace(self) -> _workspaces_pb2.Workspace:
         """The workspace."""
 
+    @_builtins.property
+    def preview(self) -> _types_pb2.Preview:
+        """With `validate_only`: what the change would be."""
+
     def __init__(
         self,
         *,
         workspace: _workspaces_pb2.Workspace | None = ...,
         token: _builtins.str = ...,
+        preview: _types_pb2.Preview | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["workspace", b"workspace"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["preview", b"preview", "workspace", b"workspace"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["token", b"token", "workspace", b"workspace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["preview", b"preview", "token", b"token", "workspace", b"workspace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -879,21 +916,27 @@ class RecordLoginResponse(_message.Message):
 
     USER_FIELD_NUMBER: _builtins.int
     TOKEN_FIELD_NUMBER: _builtins.int
+    PREVIEW_FIELD_NUMBER: _builtins.int
     token: _builtins.str
     """Always empty: nothing changed that a check could see."""
     @_builtins.property
     def user(self) -> Global___User:
         """The record."""
 
+    @_builtins.property
+    def preview(self) -> _types_pb2.Preview:
+        """With `validate_only`: what the change would be."""
+
     def __init__(
         self,
         *,
         user: Global___User | None = ...,
         token: _builtins.str = ...,
+        preview: _types_pb2.Preview | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["user", b"user"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["preview", b"preview", "user", b"user"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["token", b"token", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["preview", b"preview", "token", b"token", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -197,6 +197,7 @@ class CreateWorkspaceResponse(_message.Message):
     WORKSPACE_FIELD_NUMBER: _builtins.int
     TOKEN_FIELD_NUMBER: _builtins.int
     REPLAYED_FIELD_NUMBER: _builtins.int
+    PREVIEW_FIELD_NUMBER: _builtins.int
     token: _builtins.str
     """The position of the change; empty where nothing changed that a check could see."""
     replayed: _builtins.bool
@@ -205,16 +206,21 @@ class CreateWorkspaceResponse(_message.Message):
     def workspace(self) -> Global___Workspace:
         """The record."""
 
+    @_builtins.property
+    def preview(self) -> _types_pb2.Preview:
+        """With `validate_only`: what the change would be."""
+
     def __init__(
         self,
         *,
         workspace: Global___Workspace | None = ...,
         token: _builtins.str = ...,
         replayed: _builtins.bool = ...,
+        preview: _types_pb2.Preview | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["workspace", b"workspace"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["preview", b"preview", "workspace", b"workspace"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["replayed", b"replayed", "token", b"token", "workspace", b"workspace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["preview", b"preview", "replayed", b"replayed", "token", b"token", "workspace", b"workspace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -462,6 +468,7 @@ class UpdateWorkspaceResponse(_message.Message):
     WORKSPACE_FIELD_NUMBER: _builtins.int
     TOKEN_FIELD_NUMBER: _builtins.int
     REPLAYED_FIELD_NUMBER: _builtins.int
+    PREVIEW_FIELD_NUMBER: _builtins.int
     token: _builtins.str
     """The position of the change; empty where nothing changed that a check could see."""
     replayed: _builtins.bool
@@ -470,16 +477,21 @@ class UpdateWorkspaceResponse(_message.Message):
     def workspace(self) -> Global___Workspace:
         """The record."""
 
+    @_builtins.property
+    def preview(self) -> _types_pb2.Preview:
+        """With `validate_only`: what the change would be."""
+
     def __init__(
         self,
         *,
         workspace: Global___Workspace | None = ...,
         token: _builtins.str = ...,
         replayed: _builtins.bool = ...,
+        preview: _types_pb2.Preview | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["workspace", b"workspace"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["preview", b"preview", "workspace", b"workspace"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["replayed", b"replayed", "token", b"token", "workspace", b"workspace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["preview", b"preview", "replayed", b"replayed", "token", b"token", "workspace", b"workspace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -536,6 +548,7 @@ class MoveWorkspaceResponse(_message.Message):
     WORKSPACE_FIELD_NUMBER: _builtins.int
     TOKEN_FIELD_NUMBER: _builtins.int
     REPLAYED_FIELD_NUMBER: _builtins.int
+    PREVIEW_FIELD_NUMBER: _builtins.int
     token: _builtins.str
     """The position of the change; empty where nothing changed that a check could see."""
     replayed: _builtins.bool
@@ -544,16 +557,21 @@ class MoveWorkspaceResponse(_message.Message):
     def workspace(self) -> Global___Workspace:
         """The record."""
 
+    @_builtins.property
+    def preview(self) -> _types_pb2.Preview:
+        """With `validate_only`: what the change would be."""
+
     def __init__(
         self,
         *,
         workspace: Global___Workspace | None = ...,
         token: _builtins.str = ...,
         replayed: _builtins.bool = ...,
+        preview: _types_pb2.Preview | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["workspace", b"workspace"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["preview", b"preview", "workspace", b"workspace"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["replayed", b"replayed", "token", b"token", "workspace", b"workspace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["preview", b"preview", "replayed", b"replayed", "token", b"token", "workspace", b"workspace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -606,6 +624,7 @@ class ArchiveWorkspaceResponse(_message.Message):
     WORKSPACE_FIELD_NUMBER: _builtins.int
     TOKEN_FIELD_NUMBER: _builtins.int
     REPLAYED_FIELD_NUMBER: _builtins.int
+    PREVIEW_FIELD_NUMBER: _builtins.int
     token: _builtins.str
     """The position of the change; empty where nothing changed that a check could see."""
     replayed: _builtins.bool
@@ -614,16 +633,21 @@ class ArchiveWorkspaceResponse(_message.Message):
     def workspace(self) -> Global___Workspace:
         """The record."""
 
+    @_builtins.property
+    def preview(self) -> _types_pb2.Preview:
+        """With `validate_only`: what the change would be."""
+
     def __init__(
         self,
         *,
         workspace: Global___Workspace | None = ...,
         token: _builtins.str = ...,
         replayed: _builtins.bool = ...,
+        preview: _types_pb2.Preview | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["workspace", b"workspace"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["preview", b"preview", "workspace", b"workspace"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["replayed", b"replayed", "token", b"token", "workspace", b"workspace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["preview", b"preview", "replayed", b"replayed", "token", b"token", "workspace", b"workspace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -676,6 +700,7 @@ class UnarchiveWorkspaceResponse(_message.Message):
     WORKSPACE_FIELD_NUMBER: _builtins.int
     TOKEN_FIELD_NUMBER: _builtins.int
     REPLAYED_FIELD_NUMBER: _builtins.int
+    PREVIEW_FIELD_NUMBER: _builtins.int
     token: _builtins.str
     """The position of the change; empty where nothing changed that a check could see."""
     replayed: _builtins.bool
@@ -684,16 +709,21 @@ class UnarchiveWorkspaceResponse(_message.Message):
     def workspace(self) -> Global___Workspace:
         """The record."""
 
+    @_builtins.property
+    def preview(self) -> _types_pb2.Preview:
+        """With `validate_only`: what the change would be."""
+
     def __init__(
         self,
         *,
         workspace: Global___Workspace | None = ...,
         token: _builtins.str = ...,
         replayed: _builtins.bool = ...,
+        preview: _types_pb2.Preview | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["workspace", b"workspace"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["preview", b"preview", "workspace", b"workspace"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["replayed", b"replayed", "token", b"token", "workspace", b"workspace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["preview", b"preview", "replayed", b"replayed", "token", b"token", "workspace", b"workspace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -746,6 +776,7 @@ class DeleteWorkspaceResponse(_message.Message):
     WORKSPACE_FIELD_NUMBER: _builtins.int
     TOKEN_FIELD_NUMBER: _builtins.int
     REPLAYED_FIELD_NUMBER: _builtins.int
+    PREVIEW_FIELD_NUMBER: _builtins.int
     token: _builtins.str
     """The position of the change; empty where nothing changed that a check could see."""
     replayed: _builtins.bool
@@ -754,16 +785,21 @@ class DeleteWorkspaceResponse(_message.Message):
     def workspace(self) -> Global___Workspace:
         """The record."""
 
+    @_builtins.property
+    def preview(self) -> _types_pb2.Preview:
+        """With `validate_only`: what the change would be."""
+
     def __init__(
         self,
         *,
         workspace: Global___Workspace | None = ...,
         token: _builtins.str = ...,
         replayed: _builtins.bool = ...,
+        preview: _types_pb2.Preview | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["workspace", b"workspace"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["preview", b"preview", "workspace", b"workspace"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["replayed", b"replayed", "token", b"token", "workspace", b"workspace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["preview", b"preview", "replayed", b"replayed", "token", b"token", "workspace", b"workspace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -813,6 +849,7 @@ class EnsurePersonalWorkspaceResponse(_message.Message):
     CREATED_FIELD_NUMBER: _builtins.int
     TOKEN_FIELD_NUMBER: _builtins.int
     REPLAYED_FIELD_NUMBER: _builtins.int
+    PREVIEW_FIELD_NUMBER: _builtins.int
     created: _builtins.bool
     """Whether this call made it."""
     token: _builtins.str
@@ -823,6 +860,10 @@ class EnsurePersonalWorkspaceResponse(_message.Message):
     def workspace(self) -> Global___Workspace:
         """The record; with `archive_time` where its user archived it."""
 
+    @_builtins.property
+    def preview(self) -> _types_pb2.Preview:
+        """With `validate_only`: what the change would be."""
+
     def __init__(
         self,
         *,
@@ -830,10 +871,11 @@ class EnsurePersonalWorkspaceResponse(_message.Message):
         created: _builtins.bool = ...,
         token: _builtins.str = ...,
         replayed: _builtins.bool = ...,
+        preview: _types_pb2.Preview | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["workspace", b"workspace"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["preview", b"preview", "workspace", b"workspace"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "replayed", b"replayed", "token", b"token", "workspace", b"workspace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "preview", b"preview", "replayed", b"replayed", "token", b"token", "workspace", b"workspace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1076,6 +1118,7 @@ class UpdateSettingsResponse(_message.Message):
     SETTINGS_FIELD_NUMBER: _builtins.int
     TOKEN_FIELD_NUMBER: _builtins.int
     REPLAYED_FIELD_NUMBER: _builtins.int
+    PREVIEW_FIELD_NUMBER: _builtins.int
     token: _builtins.str
     """Empty: there is nothing that a check could see."""
     replayed: _builtins.bool
@@ -1084,16 +1127,21 @@ class UpdateSettingsResponse(_message.Message):
     def settings(self) -> Global___Settings:
         """Those of the namespace."""
 
+    @_builtins.property
+    def preview(self) -> _types_pb2.Preview:
+        """With `validate_only`: what the change would be."""
+
     def __init__(
         self,
         *,
         settings: Global___Settings | None = ...,
         token: _builtins.str = ...,
         replayed: _builtins.bool = ...,
+        preview: _types_pb2.Preview | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["settings", b"settings"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["preview", b"preview", "settings", b"settings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["replayed", b"replayed", "settings", b"settings", "token", b"token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["preview", b"preview", "replayed", b"replayed", "settings", b"settings", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
