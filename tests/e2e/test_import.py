@@ -22,6 +22,7 @@ from pemba.cli.failure import CallFailed
 from pemba.cli.importing import applying, stages
 from pemba.cli.outbox import read_streams
 from pemba.cli.progress import Progress
+from pemba.v1 import memberships_pb2
 from tests.e2e.calls import Caller, ref, user_ref
 
 Pemba = Callable[..., subprocess.CompletedProcess[str]]
@@ -383,6 +384,30 @@ async def test_what_was_changed_meanwhile_stops_an_import_and_an_undo_that_was_c
         stages.apply(here, wanted, progress)
     assert stages.undo(here, wanted, progress, carry_out=True).after["workspace"] == 3
     assert (await system("GetWorkspace", tenant_id=tenant, path="eng"))["workspace"]["name"] == "Somebody's"
+
+
+async def test_what_is_not_there_in_the_end_is_told(
+    here: Connection, lines: Lines, acme: dict[str, str], monkeypatch: pytest.MonkeyPatch
+):
+    file = lines(member("eng", "user:bob", "viewer"), {"kind": "workspace", "path": "ops"})
+    run = stages.Applying.run
+
+    def with_somebody_else(self: stages.Applying, progress: Progress) -> None:
+        run(self, progress)
+        removal = memberships_pb2.RemoveMemberRequest(
+            tenant_id=acme["tenant"],
+            object={"type": "workspace", "id": acme["eng"]},
+            subject={"type": "user", "id": "bob"},
+        )
+        self._journal.note(token=here.read(here.memberships.RemoveMember, removal).token)
+
+    monkeypatch.setattr(stages.Applying, "run", with_somebody_else)
+    report = stages.apply(here, order(file, acme["slug"]), Progress("test"))
+    assert report.stage == "applied"
+    assert [str(each) for each in report.complaints] == [
+        "data.jsonl:1: member workspace:eng user:bob is not there as the line says; was it changed meanwhile?",
+        "data.jsonl:1: member workspace:eng user:bob gives view, and a check denies it",
+    ]
 
 
 def test_the_journal_is_of_these_files_alone(pemba: Pemba, lines: Lines, acme: dict[str, str]):

@@ -6,7 +6,6 @@ sent again after a crash it is the same call, and Pemba carries it out once.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from pemba.cli.failure import CallFailed
+from pemba.cli.importing.calls import call
 from pemba.cli.importing.journal import BEFORE, Row
 from pemba.cli.importing.lines import Kind
 from pemba.cli.importing.preflight import ROLES_OF_A_CALL
@@ -36,26 +36,9 @@ if TYPE_CHECKING:
 
 MAX_SET_MEMBERS = 10_000
 MAX_SET_BYTES = 2 * 1024 * 1024
-TRIES = 6
-_AGAIN = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED")
-_FIRST_PAUSE_SECONDS = 0.25
 
 Answered = tuple[str, str, str]
 """Id, etag and token."""
-
-
-def call(pemba: Connection, rpc: grpc.UnaryUnaryMultiCallable[Any, Any], request: Any, request_id: str) -> Any:
-    """Call `rpc`, some times where the failure may pass: the request id makes it one change.  Raises CallFailed."""
-    request.request_id = request_id
-    for attempt in range(TRIES):
-        try:
-            return pemba.read(rpc, request)
-        except CallFailed as error:
-            passes = error.problem.code in _AGAIN or error.problem.reason == "CONCURRENT_UPDATE"
-            if not passes or attempt == TRIES - 1:
-                raise
-            time.sleep(error.problem.retry_seconds or _FIRST_PAUSE_SECONDS * 2**attempt)
-    raise AssertionError("unreachable")
 
 
 class Applying:
@@ -120,7 +103,8 @@ class Applying:
             self._journal.note(token=token)
 
     def _call(self, rpc: grpc.UnaryUnaryMultiCallable[Any, Any], request: Any, row: Row) -> Any:
-        return call(self._pemba, rpc, request, f"import:{self._journal.get('run')}:{row.n}")
+        request.request_id = f"import:{self._journal.get('run')}:{row.n}"
+        return call(self._pemba, rpc, request)
 
     @property
     def _tenant_id(self) -> str:

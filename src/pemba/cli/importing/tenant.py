@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from pemba.cli.connection import MAX_PAGE_SIZE
+from pemba.cli.importing.calls import call
 from pemba.cli.importing.fields import Given, in_seconds
 from pemba.cli.importing.journal import BEFORE, NOW
 from pemba.cli.importing.lines import Kind
@@ -92,14 +93,13 @@ class _Reading:
         self._journal.commit()
 
     def _tenant(self, tenant_id: str) -> None:
-        tenant = self._pemba.read(
-            self._pemba.tenants.GetTenant, tenants_pb2.GetTenantRequest(tenant_id=tenant_id)
-        ).tenant
+        request = tenants_pb2.GetTenantRequest(tenant_id=tenant_id)
+        tenant = call(self._pemba, self._pemba.tenants.GetTenant, request).tenant
         self._journal.saw(self._at, Kind.TENANT, tenant.slug, "", {"name": tenant.name}, tenant.id, tenant.etag)
 
     def _workspaces(self, tenant_id: str) -> None:
         root = workspaces_pb2.GetWorkspaceRequest(tenant_id=tenant_id, path="")
-        self._workspace("", self._pemba.read(self._pemba.workspaces.GetWorkspace, root).workspace)
+        self._workspace("", call(self._pemba, self._pemba.workspaces.GetWorkspace, root).workspace)
         everything = workspaces_pb2.ListWorkspacesRequest(tenant_id=tenant_id, recursive=True, include_archived=True)
         for workspace in _pages(self._pemba, self._pemba.workspaces.ListWorkspaces, everything, "workspaces"):
             above = self._journal.name_of(self._at, Kind.WORKSPACE, workspace.parent_id)  # parents come first
@@ -171,7 +171,7 @@ def _pages(pemba: Connection, rpc: grpc.UnaryUnaryMultiCallable[Any, Any], reque
     """Every record of a list, a page at a time."""
     request.page_size = MAX_PAGE_SIZE
     while True:
-        page = pemba.read(rpc, request)
+        page = call(pemba, rpc, request)
         yield from getattr(page, field)
         if not page.next_page_token:
             return

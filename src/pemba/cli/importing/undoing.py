@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from pemba.cli.failure import CallFailed
-from pemba.cli.importing.applying import Applying, call, object_ref, subject_ref
+from pemba.cli.importing.applying import Applying, object_ref, subject_ref
+from pemba.cli.importing.calls import call
 from pemba.cli.importing.fields import Given
 from pemba.cli.importing.journal import BEFORE, Row
 from pemba.cli.importing.lines import Kind
@@ -96,7 +97,8 @@ class Undoing:
         self._send(rpc, request, row)
 
     def _send(self, rpc: grpc.UnaryUnaryMultiCallable[Any, Any], request: Any, row: Row) -> None:
-        call(self._pemba, rpc, request, f"undo:{self._journal.get('run')}:{row.n}")
+        request.request_id = f"undo:{self._journal.get('run')}:{row.n}"
+        call(self._pemba, rpc, request)
 
     def _had(self, row: Row) -> Given:
         """What the record had before."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pemba.cli.importing import tenant
 from pemba.cli.importing.applying import object_ref, subject_ref
+from pemba.cli.importing.calls import call
 from pemba.cli.importing.journal import NOW
 from pemba.cli.importing.lines import Complaint
 from pemba.model import ROLE_PERMISSION, Role
@@ -47,7 +48,7 @@ def _ask(pemba: Connection, journal: Journal) -> Iterator[Complaint]:
         items=[_item(journal, row) for row in rows],
         consistency=types_pb2.Consistency(at_least_as_fresh=journal.get("token")),
     )
-    answer = pemba.read(pemba.permissions.BatchCheck, request)
+    answer = call(pemba, pemba.permissions.BatchCheck, request)
     for row, result in zip(rows, answer.results, strict=True):
         suspended = result.reason == errors_pb2.ERROR_REASON_USER_SUSPENDED
         if result.decision != permissions_pb2.DECISION_ALLOWED and not suspended:
