@@ -7,7 +7,7 @@ STAMP := $(VENV)/.set-up
 PYTHON ?=
 ARGS ?=
 # Processes that run tests side by side, each with servers of its own; 0: this one alone, as a debugger wants it.
-WORKERS ?= 2
+WORKERS ?= 3
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
