@@ -37,8 +37,9 @@ class Tail:
 
     async def change(self) -> Watched:
         """The next that is no heartbeat."""
-        while (told := await self.message()).row is None:
-            pass
+        async with asyncio.timeout(SECONDS):
+            while (told := await self.message()).row is None:
+                pass
         return told
 
     async def heartbeat(self) -> Watched:
@@ -318,6 +319,7 @@ async def _deleted(w: Watching) -> Callable[[], Awaitable[object]]:
 async def test_a_watch_ends_within_a_second_of_the_loss_of_view_though_nothing_is_delivered(
     watching: Watching, way
 ) -> None:
+    watching.service.heartbeat_seconds = 60  # at which it would find out as well
     lose = await way(watching)
     await watching.in_force()
     about = watching.about(watching.eng)
