@@ -32,6 +32,9 @@ from pemba.relay.parked_retries import ParkedRetries
 from pemba.relay.reconcile_schedule import ReconcileSchedule
 from pemba.relay.relay import Relay, RelayOptions
 from pemba.rpc.authentication import Authentication, SystemKeys
+from pemba.rpc.issuers import read_issuers
+from pemba.rpc.jwks import require_readable
+from pemba.rpc.jwt_callers import JwtCallers
 from pemba.rpc.limits import Admission
 from pemba.rpc.server import Limits, RpcServer, Services, build_server
 from pemba.rpc.tls import TlsFiles
@@ -39,6 +42,7 @@ from pemba.service import bootstrap
 from pemba.service.api_keys import ApiKeyService
 from pemba.service.audit import AuditService
 from pemba.service.bootstrap import FirstTenant
+from pemba.service.claimed_places import ClaimedPlaces
 from pemba.service.filling import StoreFilling
 from pemba.service.groups import GroupService
 from pemba.service.key_expiry import KeyExpiry
@@ -153,6 +157,8 @@ class Serving:
 @asynccontextmanager
 async def serving(settings: ServeSettings, stopping: asyncio.Event) -> AsyncIterator[Serving | None]:
     """The parts of `pemba serve`, running; None where `stopping` came before PostgreSQL was reached."""
+    issuers = read_issuers(settings.jwt_issuers_file)
+    require_readable(issuers)
     async with AsyncExitStack() as parts:
         status = _Status()
         http = await _http(parts, settings.http_listen, status)
@@ -178,7 +184,9 @@ async def serving(settings: ServeSettings, stopping: asyncio.Event) -> AsyncIter
         _background(parts, services.roster_reads.run(), stopping)
         _background(parts, services.watch.run(), stopping)
         await _when_reached(lambda: _bootstrap(settings, services), status, stopping)
-        rpc = await _grpc(parts, settings, services, gate, keys)
+        tokens = JwtCallers(issuers, ClaimedPlaces(database, settings.outage_seconds))
+        _background(parts, tokens.run(), stopping)
+        rpc = await _grpc(parts, settings, services, gate, keys, tokens)
         _background(parts, gate.run(rpc.set_serving), stopping)
         yield Serving(rpc, services.watch, rpc.port, http.port)
 
@@ -287,6 +295,7 @@ async def _grpc(
     services: Services,
     gate: SchemaGate,
     keys: KnownKeys,
+    tokens: JwtCallers,
 ) -> RpcServer:
     admission = Admission(
         max_calls_of_a_caller=max(settings.max_concurrent_rpcs // 2, 1),
@@ -297,7 +306,7 @@ async def _grpc(
     rpc = build_server(
         settings.grpc_listen,
         services,
-        Authentication(SystemKeys(settings.system_keys), keys, admission),
+        Authentication(SystemKeys(settings.system_keys), keys, admission, tokens),
         admission,
         gate.raise_if_not_ready,
         Limits(max_message_bytes=settings.max_message_bytes, max_concurrent_rpcs=settings.max_concurrent_rpcs),

@@ -117,6 +117,11 @@ class ServeSettings(DatabaseSettings, SpiceDBSettings):
         " signs and encrypts, all verify and decrypt",
     )
     root_secrets_file: Path | None = None
+    jwt_issuers_file: Path | None = Field(
+        None,
+        description="JSON file with the issuers whose JWTs let users in (docs/operating.md)",
+        json_schema_extra=_shown("none"),
+    )
     reflection: bool = Field(False, description="whether gRPC reflection is on")
     max_message_bytes: int = Field(
         4 * 1024 * 1024,

@@ -54,6 +54,7 @@ class Event(StrEnum):
     STORE_FILLED = "store_filled"
     TLS_RENEWED = "tls_renewed"
     TLS_NOT_RENEWED = "tls_not_renewed"
+    JWKS_NOT_RENEWED = "jwks_not_renewed"
     TENANT_BOOTSTRAPPED = "tenant_bootstrapped"
     KEY_USES_NOT_WRITTEN = "key_uses_not_written"
     SECRET_UNREADABLE = "secret_unreadable"  # noqa: S105 - an event, not a secret

@@ -1,4 +1,4 @@
-"""Who is calling: system keys, which settings name, and API keys, which are records.
+"""Who is calling: system keys, which settings name, API keys, which are records, and users with JWTs of an issuer.
 
 What comes as a bearer is told apart by its looks, once it is no system key; what looks like nothing that this
 installation gives out is refused without being looked up.
@@ -46,19 +46,29 @@ class Secrets(Protocol):
         """None where there is no such key.  Raises Unauthenticated (KEY_REVOKED, KEY_EXPIRED), Unavailable."""
 
 
+class Tokens(Protocol):
+    """Knows whom JWTs stand for."""
+
+    async def credential(self, token: str) -> Credential | None:
+        """None where it is none that is taken.  Raises Unauthenticated (KEY_EXPIRED), NotFound, Unavailable."""
+
+
 class Authentication:
     """Lets callers in by the metadata `authorization`."""
 
-    def __init__(self, system_keys: SystemKeys, api_keys: Secrets, admission: Admission) -> None:
+    def __init__(
+        self, system_keys: SystemKeys, api_keys: Secrets, admission: Admission, tokens: Tokens | None = None
+    ) -> None:
         self._system_keys = system_keys
         self._api_keys = api_keys
         self._admission = admission
+        self._tokens = tokens
 
     async def authenticate(self, authorization: str, peer: str) -> Credential:
-        """The credential of `Bearer KEY`.
+        """The credential of `Bearer KEY`, or of `Bearer JWT`.
 
         Raises Unauthenticated (KEY_INVALID in the same words whatever is wrong, KEY_REVOKED, KEY_EXPIRED), Unavailable,
-        RateLimited.
+        RateLimited, NotFound (a JWT that names a tenant or workspace that is not there).
         """
         is_bearer = authorization[: len(_SCHEME)].lower() == _SCHEME
         key = authorization[len(_SCHEME) :] if is_bearer else ""
@@ -69,8 +79,11 @@ class Authentication:
             found = await self._api_keys.credential(key)
             if found is None:
                 self._admission.note_stranger(peer)
+        elif found is None and self._tokens is not None:
+            found = await self._tokens.credential(key)
         if found is None:
             raise Unauthenticated(
-                Reason.KEY_INVALID, "authorization: takes `Bearer KEY` with a key that this installation knows"
+                Reason.KEY_INVALID,
+                "authorization: takes `Bearer KEY` with a key that this installation knows, or the token of an issuer",
             )
         return found

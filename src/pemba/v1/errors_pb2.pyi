@@ -148,6 +148,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION: the settings would be more than a namespace or a workspace takes; metadata `limit` says how much."""
     ERROR_REASON_SECRET_UNREADABLE: _ErrorReason.ValueType  # 64
     """FAILED_PRECONDITION: the secret cannot be decrypted with the root secrets that this server has; set it anew."""
+    ERROR_REASON_ISSUER_UNAVAILABLE: _ErrorReason.ValueType  # 80
+    """UNAVAILABLE: the keys that the token's issuer signs with cannot be had."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a request failed, or why a question was answered without being asked.
@@ -283,4 +285,6 @@ ERROR_REASON_SETTINGS_TOO_LARGE: ErrorReason.ValueType  # 63
 """FAILED_PRECONDITION: the settings would be more than a namespace or a workspace takes; metadata `limit` says how much."""
 ERROR_REASON_SECRET_UNREADABLE: ErrorReason.ValueType  # 64
 """FAILED_PRECONDITION: the secret cannot be decrypted with the root secrets that this server has; set it anew."""
+ERROR_REASON_ISSUER_UNAVAILABLE: ErrorReason.ValueType  # 80
+"""UNAVAILABLE: the keys that the token's issuer signs with cannot be had."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
