@@ -12,6 +12,7 @@ import signal
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import structlog
@@ -45,6 +46,8 @@ from pemba.service.bootstrap import FirstTenant
 from pemba.service.claimed_places import ClaimedPlaces
 from pemba.service.filling import StoreFilling
 from pemba.service.groups import GroupService
+from pemba.service.invitation_secrets import InvitationSecrets
+from pemba.service.invitations import InvitationService
 from pemba.service.key_expiry import KeyExpiry
 from pemba.service.known_keys import KnownKeys
 from pemba.service.memberships import MembershipService
@@ -286,6 +289,11 @@ def _services(
         watch=WatchService(database, signer, feed, settings.max_watches),
         refusals=refusals,
         roster_reads=RosterReads(database),
+        invitations=InvitationService(
+            mutations,
+            InvitationSecrets(settings.root_secrets, settings.invitation_base_url),
+            timedelta(days=settings.invitation_days),
+        ),
     )
 
 

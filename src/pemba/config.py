@@ -173,6 +173,12 @@ class ServeSettings(DatabaseSettings, SpiceDBSettings):
         le=86400,
         description="how long checks go on from what is known while PostgreSQL is away (1 at least)",
     )
+    invitation_base_url: str = Field(
+        "",
+        description="where an application takes invitations: a URL, to which their secret is added as `token`",
+        json_schema_extra=_shown("none"),
+    )
+    invitation_days: float = Field(7.0, gt=0, le=30, description="how long invitations are good, 30 at most")
     max_users_per_tenant: int = Field(
         0, ge=0, description="users who may have roles in one tenant, suspended ones included; 0: no limit"
     )
@@ -195,6 +201,14 @@ class ServeSettings(DatabaseSettings, SpiceDBSettings):
     @classmethod
     def _is_address_to_bind(cls, value: str) -> str:
         return _address(value)
+
+    @field_validator("invitation_base_url")
+    @classmethod
+    def _is_base_url(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if value and (parts.scheme not in ("https", "http") or not parts.hostname or parts.fragment):
+            raise ValueError("takes a URL such as https://app.example.test/invitations")
+        return value
 
     @field_validator("bootstrap_tenant")
     @classmethod

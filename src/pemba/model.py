@@ -18,6 +18,7 @@ UserId = NewType("UserId", str)
 ShareId = NewType("ShareId", str)
 GroupId = NewType("GroupId", str)
 ApiKeyId = NewType("ApiKeyId", str)
+InvitationId = NewType("InvitationId", str)
 Seq = NewType("Seq", int)
 """A position in one tenant's stream: 1, 2, 3 ... without a gap, in commit order; 0 is before the first."""
 
@@ -42,7 +43,7 @@ GLOBAL_STREAM = TenantId("~")
 """The stream of what belongs to no tenant: rows without operations."""
 
 _TYPEID_SUFFIX = r"[0-7][0-9a-hjkmnp-tv-z]{25}"
-_TYPEIDS = {prefix: re.compile(f"{prefix}_{_TYPEID_SUFFIX}") for prefix in ("ten", "ws", "grp", "key", "shr")}
+_TYPEIDS = {prefix: re.compile(f"{prefix}_{_TYPEID_SUFFIX}") for prefix in ("ten", "ws", "grp", "key", "shr", "inv")}
 _SLUG = re.compile(r"[a-z0-9][a-z0-9-]{1,62}[a-z0-9]")
 SLUG_RULE = "takes 3 to 64 of a-z, 0-9 and -, with a letter or digit first and last"
 RESERVED_SLUGS = frozenset(
@@ -156,6 +157,14 @@ class WorkspaceKind(StrEnum):
     ROOT = "root"
     SHARED = "shared"
     PERSONAL = "personal"
+
+
+class InvitationStatus(StrEnum):
+    PENDING = "pending"
+    ACCEPTED = "accepted"
+    DECLINED = "declined"
+    REVOKED = "revoked"
+    EXPIRED = "expired"
 
 
 class Scope(StrEnum):
@@ -362,6 +371,33 @@ class ApiKey:
 
 
 @dataclass(frozen=True, slots=True)
+class Invitation:
+    """A role on the tenant (`workspace_id` None) or on a workspace, for whoever shows that the email is theirs."""
+
+    tenant_id: TenantId
+    id: InvitationId
+    workspace_id: WorkspaceId | None
+    email: str
+    """As the inviter wrote it; its case does not matter."""
+    role: Role
+    status: InvitationStatus
+    """As the clock of the database had it when the record was read."""
+    invited_by: UserId | None
+    accepted_by: UserId | None
+    expire_time: datetime
+    end_time: datetime | None
+    """When it was accepted, declined or revoked."""
+    create_time: datetime
+    etag: str
+
+    @property
+    def object(self) -> ObjectRef:
+        if self.workspace_id is None:
+            return ObjectRef("tenant", self.tenant_id)
+        return ObjectRef("workspace", self.workspace_id)
+
+
+@dataclass(frozen=True, slots=True)
 class Credential:
     """What a caller has shown: whom it is, what it is good for, and what it is confined to (None: to nothing)."""
 
@@ -371,6 +407,13 @@ class Credential:
     workspace_id: WorkspaceId | None = None
     user_id: UserId | None = None
     """Whom it authenticates as; it acts for nobody else."""
+    verified_email: str = ""
+    """Of that user, as an issuer says who is trusted with that; empty for none."""
+
+    @property
+    def is_system(self) -> bool:
+        """A system key, whomever it acts for."""
+        return self.tenant_id is None and self.user_id is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -387,6 +430,10 @@ class Caller:
     peer: str
     workspace_id: WorkspaceId | None = None
     """The workspace of that tenant that the credential is confined to, with all below it."""
+    verified_email: str = ""
+    """The acting user's, shown with the credential; empty for none."""
+    vouches: bool = False
+    """A system key, whomever it acts for: it is believed what it says of users."""
 
     @property
     def is_system(self) -> bool:

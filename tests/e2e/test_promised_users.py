@@ -202,3 +202,35 @@ async def test_w7_the_database_gives_no_rows_without_a_tenant(
         assert await connection.fetchval("SELECT count(*) FROM workspaces") == 3
     finally:
         await connection.close()
+
+
+async def test_w3_an_invitation_is_for_one_email_accepted_once_and_makes_the_user_and_their_first_key(
+    system: Caller, acme: dict[str, str]
+) -> None:
+    carol, tenant = somebody("carol"), acme["tenant"]
+    email = f"{carol}@acme.test"
+    wanted = {"tenant_id": tenant, "workspace": ref(acme["eng"]), "email": email, "role": "ROLE_MEMBER"}
+    made = await system.acting("alice")("CreateInvitation", **wanted)
+    invitation = made["invitation"]
+    days = datetime.fromisoformat(invitation["expire_time"]) - datetime.fromisoformat(invitation["create_time"])
+    assert days == timedelta(days=7)
+    listed = await system.acting("alice")("ListInvitations", tenant_id=tenant, workspace=ref(acme["eng"]))
+    assert [each["id"] for each in listed["invitations"]] == [invitation["id"]]
+    assert made["token"] not in str(listed)
+    mine = {"token": made["token"], "user_id": carol, "email": email}
+    mismatch = "FAILED_PRECONDITION", "INVITATION_EMAIL_MISMATCH"
+    assert await system.refused("AcceptInvitation", **{**mine, "email": f"x{email}"}) == mismatch
+    accepted = await system(
+        "AcceptInvitation", **mine, display_name="Carol", first_key={"name": "laptop", "scopes": ["read", "write"]}
+    )
+    assert accepted["membership"]["invited_by"] == "alice"
+    assert accepted["user"]["email"] == email
+    assert await system.may(tenant, carol, "edit", acme["backend"], accepted["token"])
+    theirs = Caller(system.channel, accepted["secret"])
+    assert (await theirs("GetWorkspace", tenant_id=tenant, workspace_id=acme["eng"]))["workspace"]["id"] == acme["eng"]
+    assert await system.refused("AcceptInvitation", **mine) == ("FAILED_PRECONDITION", "INVITATION_USED")
+    assert await system.refused("CreateInvitation", **wanted) == ("ALREADY_EXISTS", "ALREADY_MEMBER")
+    other = await system("CreateInvitation", **{**wanted, "email": f"d{email}"})
+    await system("RevokeInvitation", tenant_id=tenant, invitation_id=other["invitation"]["id"])
+    late = {"token": other["token"], "user_id": somebody("dan"), "email": f"d{email}"}
+    assert await system.refused("AcceptInvitation", **late) == ("FAILED_PRECONDITION", "INVITATION_USED")

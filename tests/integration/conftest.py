@@ -25,6 +25,8 @@ from pemba.model import (
 )
 from pemba.service.api_keys import ApiKeyService, Issued, Wanted
 from pemba.service.groups import GroupService
+from pemba.service.invitation_secrets import InvitationSecrets
+from pemba.service.invitations import InvitationService
 from pemba.service.memberships import MembershipService
 from pemba.service.mutation import MutationOptions, Mutations
 from pemba.service.refusals import Refusals
@@ -62,6 +64,12 @@ class Parts:
 
     def __post_init__(self) -> None:
         self.keys = ApiKeyService(self.mutations)
+        self.invitations = self.inviting()
+
+    def inviting(self, *root_secrets: str, good_for: timedelta = timedelta(days=7)) -> InvitationService:
+        """Invitations under these root secrets."""
+        secrets = InvitationSecrets(root_secrets or ["s" * 32], "https://app.acme.test/join?from=mail")
+        return InvitationService(self.mutations, secrets, good_for)
 
     def acting(self, user: str) -> Caller:
         return replace(SYSTEM, acting_user=UserId(user))

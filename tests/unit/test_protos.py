@@ -22,6 +22,7 @@ METHODS = [method for service in DEFINED for method in service.methods]
 NOT_OF_ONE_TENANT = {
     "CreateTenant", "ListTenants", "CreateUser", "GetUser", "ListUsers", "UpdateUser", "SuspendUser", "ActivateUser",
     "DeactivateUser", "RecordLogin", "GetRelayStatus", "ReencryptSecrets", "WatchPositions",
+    "AcceptInvitation", "DeclineInvitation",
 }  # fmt: skip
 WITHOUT_TOKEN = {
     "GetRelayStatus", "ListParkedOperations", "TailOutbox", "ReencryptSecrets", "ListAuditEvents", "ExportAuditEvents",

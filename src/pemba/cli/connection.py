@@ -23,6 +23,7 @@ from pemba.errors import ConfigError, FieldViolation
 from pemba.v1.api_keys_pb2_grpc import ApiKeyServiceStub
 from pemba.v1.audit_pb2_grpc import AuditServiceStub
 from pemba.v1.groups_pb2_grpc import GroupServiceStub
+from pemba.v1.invitations_pb2_grpc import InvitationServiceStub
 from pemba.v1.memberships_pb2_grpc import MembershipServiceStub
 from pemba.v1.operations_pb2_grpc import OperationsServiceStub
 from pemba.v1.permissions_pb2_grpc import PermissionServiceStub
@@ -103,6 +104,10 @@ class Connection:
     @cached_property
     def keys(self) -> ApiKeyServiceStub:
         return ApiKeyServiceStub(self._channel)
+
+    @cached_property
+    def invitations(self) -> InvitationServiceStub:
+        return InvitationServiceStub(self._channel)
 
     @cached_property
     def permissions(self) -> PermissionServiceStub:

@@ -18,6 +18,7 @@ from pemba.cli import (
     doctor,
     group,
     import_,
+    invitation,
     key,
     lookup,
     member,
@@ -53,6 +54,7 @@ CONTENTS = (
     "settings",
     "user",
     "key",
+    "invitation",
     "check",
     "lookup",
     "watch",
@@ -97,6 +99,7 @@ app.add_typer(share.app, rich_help_panel=RECORDS)
 app.add_typer(settings.app, rich_help_panel=RECORDS)
 app.add_typer(user.app, rich_help_panel=RECORDS)
 app.add_typer(key.app, rich_help_panel=RECORDS)
+app.add_typer(invitation.app, rich_help_panel=RECORDS)
 app.command("check", rich_help_panel=ASK)(with_call_options(check.check))
 app.add_typer(lookup.app, rich_help_panel=ASK)
 app.command("watch", rich_help_panel=ASK)(with_call_options(watch.watch, ("output", "endpoint", "on_behalf_of")))

@@ -152,6 +152,8 @@ def caller_of(credential: Credential, metadata: CallMetadata, request_id: str, p
         request_id=request_id,
         peer=peer,
         workspace_id=credential.workspace_id,
+        verified_email=credential.verified_email,
+        vouches=credential.is_system,
     )
 
 

@@ -41,6 +41,8 @@ class Issuer(BaseModel):
     """Empty for the primary issuer alone."""
     scopes: frozenset[GivenScope] = frozenset({Scope.CHECK, Scope.READ, Scope.WRITE})
     """What its tokens are good for at the most."""
+    trust_email: bool | None = None
+    """Whether `email` is believed where `email_verified` is true; None: of the primary issuer."""
     scope_claim: Claim | None = None
     """A claim that takes some of these away: those count that it names, and no others."""
     tenant_claim: Claim | None = None
@@ -49,6 +51,10 @@ class Issuer(BaseModel):
     """How often the keys are had again, before anybody waits for them."""
     jwks_keep_seconds: float = Field(3600, ge=1, le=604800, allow_inf_nan=False)
     """How long keys are good where they cannot be had again."""
+
+    @property
+    def is_trusted_with_emails(self) -> bool:
+        return not self.user_prefix if self.trust_email is None else self.trust_email
 
     @model_validator(mode="after")
     def _is_whole(self) -> Self:

@@ -17,7 +17,7 @@ import jwt
 import structlog
 
 from pemba.errors import Reason, Unauthenticated
-from pemba.model import Credential, Scope, TenantId, UserId, WorkspaceId, is_user_id
+from pemba.model import Credential, Scope, TenantId, UserId, WorkspaceId, is_email, is_user_id
 from pemba.rpc.issuers import Issuer
 from pemba.rpc.jwks import IssuerKeys
 
@@ -74,7 +74,8 @@ class JwtCallers:
             log.debug("jwt_refused", error=repr(error))
             return None
         tenant_id, workspace_id = await self._places.find(tenant, workspace) if tenant else (None, None)
-        return Credential(f"jwt:{user_id}", scopes, tenant_id, workspace_id, user_id)
+        email = _verified_email(issuer, claims)
+        return Credential(f"jwt:{user_id}", scopes, tenant_id, workspace_id, user_id, email)
 
     async def _verified(self, token: str) -> tuple[Issuer, dict[str, Any]]:
         header, named = _unverified(token)
@@ -125,6 +126,12 @@ def _scopes(issuer: Issuer, claims: dict[str, Any]) -> frozenset[Scope]:
     named = claims.get(issuer.scope_claim, ())
     words = named.split() if isinstance(named, str) else named
     return frozenset(scope for scope in allowed if isinstance(words, (list, tuple)) and scope in words)
+
+
+def _verified_email(issuer: Issuer, claims: dict[str, Any]) -> str:
+    email = claims.get("email")
+    is_shown = issuer.is_trusted_with_emails and claims.get("email_verified") is True
+    return email if is_shown and isinstance(email, str) and is_email(email) else ""
 
 
 def _text(claims: dict[str, Any], claim: str | None) -> str:

@@ -13,6 +13,8 @@ from pemba.model import (
     ApiKey,
     Group,
     GroupMember,
+    Invitation,
+    InvitationStatus,
     Membership,
     ObjectRef,
     Operation,
@@ -32,6 +34,7 @@ from pemba.service.effective_members import EffectiveMember
 from pemba.v1 import (
     api_keys_pb2,
     groups_pb2,
+    invitations_pb2,
     memberships_pb2,
     operations_pb2,
     shares_pb2,
@@ -50,6 +53,13 @@ KINDS = {
     WorkspaceKind.ROOT: workspaces_pb2.WORKSPACE_KIND_ROOT,
     WorkspaceKind.SHARED: workspaces_pb2.WORKSPACE_KIND_SHARED,
     WorkspaceKind.PERSONAL: workspaces_pb2.WORKSPACE_KIND_PERSONAL,
+}
+_INVITATION_STATUSES = {
+    InvitationStatus.PENDING: invitations_pb2.INVITATION_STATUS_PENDING,
+    InvitationStatus.ACCEPTED: invitations_pb2.INVITATION_STATUS_ACCEPTED,
+    InvitationStatus.DECLINED: invitations_pb2.INVITATION_STATUS_DECLINED,
+    InvitationStatus.REVOKED: invitations_pb2.INVITATION_STATUS_REVOKED,
+    InvitationStatus.EXPIRED: invitations_pb2.INVITATION_STATUS_EXPIRED,
 }
 _USER_STATUSES = {
     UserStatus.ACTIVE: users_pb2.USER_STATUS_ACTIVE,
@@ -176,6 +186,23 @@ def share(record: Share) -> shares_pb2.Share:
         expire_time=None if record.expire_time is None else timestamp(record.expire_time),
         created_by=record.created_by or "",
         create_time=timestamp(record.create_time),
+        etag=record.etag,
+    )
+
+
+def invitation(record: Invitation) -> invitations_pb2.Invitation:
+    return invitations_pb2.Invitation(
+        id=record.id,
+        tenant_id=record.tenant_id,
+        object=_object(record.object),
+        email=record.email,
+        role=_ROLES[record.role],
+        status=_INVITATION_STATUSES[record.status],
+        invited_by=record.invited_by or "",
+        accepted_by=record.accepted_by or "",
+        expire_time=timestamp(record.expire_time),
+        create_time=timestamp(record.create_time),
+        end_time=None if record.end_time is None else timestamp(record.end_time),
         etag=record.etag,
     )
 

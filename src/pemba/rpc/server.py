@@ -16,6 +16,7 @@ from pemba.rpc.api_keys import ApiKeys
 from pemba.rpc.audit import Audit
 from pemba.rpc.authentication import Authentication
 from pemba.rpc.groups import Groups
+from pemba.rpc.invitations import Invitations
 from pemba.rpc.limits import Admission
 from pemba.rpc.memberships import Memberships
 from pemba.rpc.method import Gate, Readiness, method_handler
@@ -30,6 +31,7 @@ from pemba.rpc.workspaces import Workspaces
 from pemba.service.api_keys import ApiKeyService
 from pemba.service.audit import AuditService
 from pemba.service.groups import GroupService
+from pemba.service.invitations import InvitationService
 from pemba.service.memberships import MembershipService
 from pemba.service.operations import OperationsService
 from pemba.service.refusals import Refusals
@@ -44,6 +46,7 @@ from pemba.v1 import (
     api_keys_pb2,
     audit_pb2,
     groups_pb2,
+    invitations_pb2,
     memberships_pb2,
     operations_pb2,
     permissions_pb2,
@@ -63,6 +66,7 @@ SERVICES: tuple[ServiceDescriptor, ...] = (
     shares_pb2.DESCRIPTOR.services_by_name["ShareService"],
     users_pb2.DESCRIPTOR.services_by_name["UserService"],
     api_keys_pb2.DESCRIPTOR.services_by_name["ApiKeyService"],
+    invitations_pb2.DESCRIPTOR.services_by_name["InvitationService"],
     operations_pb2.DESCRIPTOR.services_by_name["OperationsService"],
     audit_pb2.DESCRIPTOR.services_by_name["AuditService"],
     watch_pb2.DESCRIPTOR.services_by_name["WatchService"],
@@ -87,6 +91,7 @@ class Services:
     watch: WatchService
     refusals: Refusals
     roster_reads: RosterReads
+    invitations: InvitationService
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,6 +179,7 @@ def build_server(
         Shares(services.shares),
         Users(services.users),
         ApiKeys(services.api_keys),
+        Invitations(services.invitations),
         Operations(services.operations),
         Audit(services.audit),
         Watch(services.watch),

@@ -23,6 +23,7 @@ from pemba.model import (
     WORKSPACE_ROLES,
     ApiKeyId,
     GroupId,
+    InvitationId,
     ObjectRef,
     Role,
     Scope,
@@ -102,6 +103,13 @@ class Fields:
         if not is_typeid("shr", value):
             self.wrong(field, "takes a share id, `shr_...`" if value else "is required: a share id, `shr_...`")
         return ShareId(value)
+
+    def invitation_id(self, field: str, value: str) -> InvitationId:
+        if not is_typeid("inv", value):
+            self.wrong(
+                field, "takes an invitation id, `inv_...`" if value else "is required: an invitation id, `inv_...`"
+            )
+        return InvitationId(value)
 
     def workspace(self, field: str, ref: types_pb2.ObjectRef) -> WorkspaceId:
         """The id of an object that has to be a workspace."""

@@ -34,7 +34,7 @@ from pemba.model import (
 from pemba.service import guards, key_roles, rights
 from pemba.service.global_mutation import GlobalDraft, GlobalMutations
 from pemba.service.ids import new_api_key_id
-from pemba.service.key_secrets import new_secret
+from pemba.service.key_secrets import Secret, new_secret
 from pemba.service.mutation import Draft, MutationOptions, Mutations, require_etag
 from pemba.service.results import Changed, Found, Page
 from pemba.service.rights import Action
@@ -88,25 +88,7 @@ class ApiKeyService:
         id_, secret = new_api_key_id(), new_secret()
 
         async def body(tx: Transaction) -> tuple[None, ApiKey]:
-            await _require_may_issue(tx, caller, wanted)
-            await _require_user(tx, caller, wanted.user_id)
-            if wanted.workspace_id is not None and isinstance(tx, TenantTransaction):
-                await rights.usable(tx, caller, wanted.workspace_id, Action.SEE)
-            if wanted.expire_time is not None and wanted.expire_time <= await api_keys.now(tx):
-                raise invalid_field("expire_time", "takes a time in the future, by the database's clock")
-            new = NewKey(
-                id=id_,
-                tenant_id=wanted.tenant_id,
-                user_id=wanted.user_id,
-                workspace_id=wanted.workspace_id,
-                name=wanted.name,
-                scopes=tuple(sorted(wanted.scopes)),
-                expire_time=wanted.expire_time,
-                created_by=caller.acting_user,
-                prefix=secret.prefix,
-                secret_hash=secret.hash,
-            )
-            return None, await api_keys.insert(tx, new)
+            return None, await issue(tx, caller, wanted, id_, secret)
 
         return self._issued(await self._change(caller, wanted.tenant_id, id_, options, body), secret.text, options)
 
@@ -225,6 +207,29 @@ class ApiKeyService:
     @staticmethod
     def _issued(changed: Changed[ApiKey], secret: str, options: MutationOptions) -> Issued:
         return Issued(changed, "" if changed.replayed or options.validate_only else secret)
+
+
+async def issue(tx: Transaction, caller: Caller, wanted: Wanted, id_: ApiKeyId, secret: Secret) -> ApiKey:
+    """A new key with that secret, where the caller may have such a one.  Raises as `create_api_key`."""
+    await _require_may_issue(tx, caller, wanted)
+    await _require_user(tx, caller, wanted.user_id)
+    if wanted.workspace_id is not None and isinstance(tx, TenantTransaction):
+        await rights.usable(tx, caller, wanted.workspace_id, Action.SEE)
+    if wanted.expire_time is not None and wanted.expire_time <= await api_keys.now(tx):
+        raise invalid_field("expire_time", "takes a time in the future, by the database's clock")
+    new = NewKey(
+        id=id_,
+        tenant_id=wanted.tenant_id,
+        user_id=wanted.user_id,
+        workspace_id=wanted.workspace_id,
+        name=wanted.name,
+        scopes=tuple(sorted(wanted.scopes)),
+        expire_time=wanted.expire_time,
+        created_by=caller.acting_user,
+        prefix=secret.prefix,
+        secret_hash=secret.hash,
+    )
+    return await api_keys.insert(tx, new)
 
 
 def _only_own(caller: Caller) -> UserId | None:

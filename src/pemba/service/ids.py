@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typeid import TypeID
 
-from pemba.model import ApiKeyId, GroupId, ShareId, TenantId, WorkspaceId
+from pemba.model import ApiKeyId, GroupId, InvitationId, ShareId, TenantId, WorkspaceId
 
 
 def new_tenant_id() -> TenantId:
@@ -21,6 +21,10 @@ def new_share_id() -> ShareId:
 
 def new_group_id() -> GroupId:
     return GroupId(str(TypeID(prefix="grp")))
+
+
+def new_invitation_id() -> InvitationId:
+    return InvitationId(str(TypeID(prefix="inv")))
 
 
 def new_api_key_id() -> ApiKeyId:

@@ -24,6 +24,7 @@ class Action(Enum):
     CREATE_CHILD = Permission.ADMINISTER, "create a workspace below it"
     UPDATE = Permission.ADMINISTER, "update it"
     SET_ROLES = Permission.ADMINISTER, "change its members"
+    INVITE = Permission.ADMINISTER, "invite to it"
     SETTINGS = Permission.ADMINISTER, "read or change its settings"
     RECEIVE = Permission.ADMINISTER, "move a workspace below it"
     MAKE_OWNERS = Permission.OWN, "make or unmake owners"
@@ -58,6 +59,7 @@ async def require_on_workspace(
     if workspace.kind is WorkspaceKind.ROOT and action in (
         Action.UPDATE,
         Action.SET_ROLES,
+        Action.INVITE,
         Action.SETTINGS,
         Action.MAKE_OWNERS,
         Action.SHARE,

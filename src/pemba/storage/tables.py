@@ -533,6 +533,7 @@ schema_version = sa.Table(
 
 # Last, since these are made of what is above; one import knows every table.
 from pemba.storage import audit_tables as audit_tables  # noqa: E402
+from pemba.storage import invitation_tables as invitation_tables  # noqa: E402
 from pemba.storage import key_tables as key_tables  # noqa: E402
 
 workspace_settings = setting_tables.define(metadata)

@@ -83,11 +83,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_CHANGE_TOO_LARGE: _ErrorReason.ValueType  # 26
     """FAILED_PRECONDITION: the change takes too many steps at once; the message says how to split it."""
     ERROR_REASON_INVITATION_EXPIRED: _ErrorReason.ValueType  # 27
-    """FAILED_PRECONDITION: the invitation is past its seven days."""
+    """FAILED_PRECONDITION: the invitation is past its time, which is seven days unless a setting says otherwise."""
     ERROR_REASON_INVITATION_USED: _ErrorReason.ValueType  # 28
     """FAILED_PRECONDITION: the invitation was accepted, declined or revoked."""
     ERROR_REASON_INVITATION_EMAIL_MISMATCH: _ErrorReason.ValueType  # 29
-    """FAILED_PRECONDITION: the invitation is bound to another email address."""
+    """FAILED_PRECONDITION: the invitation is bound to another email address than the caller has shown to be theirs."""
     ERROR_REASON_ALREADY_MEMBER: _ErrorReason.ValueType  # 30
     """ALREADY_EXISTS: the subject has a role there."""
     ERROR_REASON_RATE_LIMITED: _ErrorReason.ValueType  # 31
@@ -150,6 +150,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION: the secret cannot be decrypted with the root secrets that this server has; set it anew."""
     ERROR_REASON_ISSUER_UNAVAILABLE: _ErrorReason.ValueType  # 80
     """UNAVAILABLE: the keys that the token's issuer signs with cannot be had."""
+    ERROR_REASON_INVITER_ROLE_MISSING: _ErrorReason.ValueType  # 81
+    """FAILED_PRECONDITION: whoever made the invitation may not give that role any more; ask somebody else for another one."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a request failed, or why a question was answered without being asked.
@@ -220,11 +222,11 @@ ERROR_REASON_REQUEST_ID_REUSED: ErrorReason.ValueType  # 25
 ERROR_REASON_CHANGE_TOO_LARGE: ErrorReason.ValueType  # 26
 """FAILED_PRECONDITION: the change takes too many steps at once; the message says how to split it."""
 ERROR_REASON_INVITATION_EXPIRED: ErrorReason.ValueType  # 27
-"""FAILED_PRECONDITION: the invitation is past its seven days."""
+"""FAILED_PRECONDITION: the invitation is past its time, which is seven days unless a setting says otherwise."""
 ERROR_REASON_INVITATION_USED: ErrorReason.ValueType  # 28
 """FAILED_PRECONDITION: the invitation was accepted, declined or revoked."""
 ERROR_REASON_INVITATION_EMAIL_MISMATCH: ErrorReason.ValueType  # 29
-"""FAILED_PRECONDITION: the invitation is bound to another email address."""
+"""FAILED_PRECONDITION: the invitation is bound to another email address than the caller has shown to be theirs."""
 ERROR_REASON_ALREADY_MEMBER: ErrorReason.ValueType  # 30
 """ALREADY_EXISTS: the subject has a role there."""
 ERROR_REASON_RATE_LIMITED: ErrorReason.ValueType  # 31
@@ -287,4 +289,6 @@ ERROR_REASON_SECRET_UNREADABLE: ErrorReason.ValueType  # 64
 """FAILED_PRECONDITION: the secret cannot be decrypted with the root secrets that this server has; set it anew."""
 ERROR_REASON_ISSUER_UNAVAILABLE: ErrorReason.ValueType  # 80
 """UNAVAILABLE: the keys that the token's issuer signs with cannot be had."""
+ERROR_REASON_INVITER_ROLE_MISSING: ErrorReason.ValueType  # 81
+"""FAILED_PRECONDITION: whoever made the invitation may not give that role any more; ask somebody else for another one."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

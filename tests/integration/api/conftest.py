@@ -16,6 +16,7 @@ from pemba.config import RelaySettings, ServeSettings
 from pemba.v1 import (
     api_keys_pb2_grpc,
     groups_pb2_grpc,
+    invitations_pb2_grpc,
     memberships_pb2_grpc,
     permissions_pb2,
     permissions_pb2_grpc,
@@ -48,6 +49,7 @@ class Api:
         self.groups = groups_pb2_grpc.GroupServiceStub(self.channel)
         self.shares = shares_pb2_grpc.ShareServiceStub(self.channel)
         self.users = users_pb2_grpc.UserServiceStub(self.channel)
+        self.invitations = invitations_pb2_grpc.InvitationServiceStub(self.channel)
         self.keys = api_keys_pb2_grpc.ApiKeyServiceStub(self.channel)
 
     def metadata(self, **extra: str) -> tuple[tuple[str, str], ...]:

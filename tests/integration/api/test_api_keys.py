@@ -23,6 +23,7 @@ from pemba.rpc.server import SERVICES
 from pemba.v1 import (
     api_keys_pb2,
     groups_pb2,
+    invitations_pb2,
     memberships_pb2,
     permissions_pb2,
     shares_pb2,
@@ -37,7 +38,18 @@ METHODS = [method for service in SERVICES for method in service.methods]
 ALL = [str(scope) for scope in Scope]
 OF_USERS = [scope for scope in ALL if scope != Scope.ACT_AS]
 TABLES = (
-    *("users", "tenants", "workspaces", "memberships", "groups", "group_members", "shares", "api_keys", "outbox"),
+    *(
+        "users",
+        "tenants",
+        "workspaces",
+        "memberships",
+        "groups",
+        "group_members",
+        "shares",
+        "api_keys",
+        "invitations",
+        "outbox",
+    ),
     *("idempotency", "user_current_workspace", "user_job"),
 )
 CODE = grpc.StatusCode
@@ -45,6 +57,11 @@ FOR_SYSTEM_KEYS = {
     *("CreateTenant", "ListTenants", "CreateUser", "ListUsers", "SuspendUser", "ActivateUser", "DeactivateUser"),
     *("GetRelayStatus", "Reconcile", "ListParkedOperations", "RetryParked", "TailOutbox", "ReencryptSecrets"),
 }
+OF_WHOM_THEY_ARE_FOR = {
+    "AcceptInvitation": (CODE.PERMISSION_DENIED, "ROLE_MISSING"),
+    "DeclineInvitation": (CODE.FAILED_PRECONDITION, "INVITATION_EMAIL_MISMATCH"),
+}
+"""What takes the secret of an invitation; only a system key says for whom it calls, and with which email."""
 TELLTALE = "Moonshot"
 """In every name that nobody is to learn from a refusal."""
 
@@ -63,6 +80,7 @@ class World:
     share_id: str
     database: asyncpg.Connection
     api_key_id: str = ""
+    invitation: Any = None
     secrets: dict[str, str] = field(default_factory=dict)
 
     async def rows(self) -> dict[str, int]:
@@ -108,6 +126,9 @@ class World:
             "group_id": self.group_id,
             "share_id": self.share_id,
             "api_key_id": self.api_key_id,
+            "invitation_id": self.invitation.invitation.id,
+            "token": self.invitation.token,
+            "email": "new@acme.test",
             "user_id": "alice",
             "id": "newcomer",
             "slug": "new-slug",
@@ -170,6 +191,10 @@ async def world(api, database_url: str) -> AsyncIterator[World]:
         (await api.shares.CreateShare(share, **key)).share.id,
         database,
     )
+    invite = invitations_pb2.CreateInvitationRequest(
+        tenant_id=tenant_id, workspace=World._ref(lab), email="carol@acme.test", role=types_pb2.ROLE_VIEWER
+    )
+    made.invitation = await api.invitations.CreateInvitation(invite, **key)
     made.api_key_id = (await made.key(f"{TELLTALE} key", ["read"], tenant_id=tenant_id)).id
     yield made
     await database.close()
@@ -218,6 +243,9 @@ async def test_no_method_is_open_to_who_may_not_call_it_and_a_refusal_writes_and
             world.metadata("bob's"): refused if for_system else unseen,
             world.metadata("bob's here"): refused if for_system else unseen,
         }
+        if method.name in OF_WHOM_THEY_ARE_FOR:
+            theirs = [world.metadata(name) for name in ("mallory's", "bob's", "bob's here")]
+            expected |= dict.fromkeys(theirs, OF_WHOM_THEY_ARE_FOR[method.name])
         for metadata, (code, why) in expected.items():
             if method.name == "BatchCheck" and (code, why) == unseen and metadata != world.metadata("theirs"):
                 continue  # each item has an answer of its own: below

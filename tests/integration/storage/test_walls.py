@@ -233,6 +233,7 @@ TENANTS_TABLES = (
     "group_members",
     "user_current_workspace",
     "api_keys",
+    "invitations",
     "tenant_head",
     "outbox",
     "tenant_delivery",

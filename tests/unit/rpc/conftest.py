@@ -22,6 +22,9 @@ from pemba.model import (
     Group,
     GroupId,
     GroupMember,
+    Invitation,
+    InvitationId,
+    InvitationStatus,
     Membership,
     Role,
     Scope,
@@ -44,6 +47,8 @@ from pemba.rpc.authentication import Authentication, SystemKeys
 from pemba.rpc.limits import Admission
 from pemba.rpc.server import Limits, RpcServer, Services, build_server
 from pemba.service.api_keys import Issued
+from pemba.service.invitation_answers import Accepted, Taken
+from pemba.service.invitations import Invited
 from pemba.service.key_secrets import new_secret
 from pemba.service.operations import RelayStatus
 from pemba.service.outbox_tail import TailEvent
@@ -54,6 +59,7 @@ from pemba.service.user_workspace import CurrentWorkspace
 from pemba.v1.api_keys_pb2_grpc import ApiKeyServiceStub
 from pemba.v1.audit_pb2_grpc import AuditServiceStub
 from pemba.v1.groups_pb2_grpc import GroupServiceStub
+from pemba.v1.invitations_pb2_grpc import InvitationServiceStub
 from pemba.v1.memberships_pb2_grpc import MembershipServiceStub
 from pemba.v1.operations_pb2_grpc import OperationsServiceStub
 from pemba.v1.permissions_pb2_grpc import PermissionServiceStub
@@ -127,6 +133,20 @@ API_KEY = ApiKey(
     created_by=UserId("bob"),
     create_time=NOW,
     update_time=NOW,
+    etag="e1",
+)
+INVITATION = Invitation(
+    tenant_id=TENANT_ID,
+    id=InvitationId("inv_01kafa7q0ve8x9m1t2b3c4d5e6"),
+    workspace_id=WORKSPACE_ID,
+    email="carol@acme.test",
+    role=Role.MEMBER,
+    status=InvitationStatus.ACCEPTED,
+    invited_by=UserId("bob"),
+    accepted_by=UserId("alice"),
+    expire_time=NOW,
+    end_time=NOW,
+    create_time=NOW,
     etag="e1",
 )
 SETTINGS = Settings(
@@ -282,6 +302,7 @@ class Running:
     watch: FakeStreams
     refusals: FakeService
     roster_reads: FakeReads
+    invitations: FakeService
     channel: grpc.aio.Channel
     stubs: tuple[Any, ...]
     keys: FakeKeys
@@ -309,7 +330,7 @@ class Running:
         """Whether anything came through to a service."""
         fakes = (
             *(self.authorizer, self.tenants, self.workspaces, self.memberships, self.groups, self.shares),
-            *(self.users, self.api_keys, self.operations),
+            *(self.users, self.api_keys, self.operations, self.invitations),
         )
         return any(fake.calls for fake in fakes)
 
@@ -434,6 +455,18 @@ def _fakes() -> tuple[Any, ...]:
         FakeStreams({}, streams={"changes": [], "positions": []}),
         FakeService({"record": None}),
         FakeReads(),
+        FakeService(
+            {
+                "create_invitation": Invited(Changed(INVITATION, ""), "secret", "https://app.test/?token=secret"),
+                "accept_invitation": Accepted(
+                    Changed(Taken(INVITATION, MEMBERSHIP, USER, API_KEY), "t2"), "pemba_0123abcd_secret"
+                ),
+                "decline_invitation": Changed(INVITATION, ""),
+                "revoke_invitation": Changed(INVITATION, "", replayed=True),
+                "get_invitation": Found(INVITATION, "t1"),
+                "list_invitations": Page((INVITATION,), "next", "t1"),
+            }
+        ),
     )
 
 
@@ -477,6 +510,7 @@ async def serve() -> AsyncIterator[Serve]:
                 ShareServiceStub,
                 UserServiceStub,
                 ApiKeyServiceStub,
+                InvitationServiceStub,
                 OperationsServiceStub,
                 AuditServiceStub,
                 WatchServiceStub,
