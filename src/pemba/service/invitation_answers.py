@@ -164,7 +164,9 @@ async def _append(
     before: Invitation,
     taken: Taken,
 ) -> None:
-    old, new = INVITATION.dump_python(before, mode="json"), TAKEN.dump_python(taken, mode="json")
+    made = TAKEN.dump_python(taken, mode="json")
+    old = [INVITATION.dump_python(before, mode="json")]
+    new = [record for name in ("invitation", "membership", "api_key") if (record := made[name]) is not None]
     entry = AuditEntry(caller, options.method, f"invitation:{before.id}", old, new)
     await journal.append(tx, before.tenant_id, seq, [given.operations], entry)
 

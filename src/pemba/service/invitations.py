@@ -124,7 +124,7 @@ class InvitationService:
 
     async def get_invitation(self, caller: Caller, tenant_id: TenantId, id_: InvitationId) -> Found[Invitation]:
         """Raises NotFound, Forbidden."""
-        async with self._database.begin(TenantScope(tenant_id)) as tx:
+        async with self._database.read(TenantScope(tenant_id)) as tx:
             head = await outbox.head(tx, tenant_id)
             await rights.require_belongs(tx, caller)
             invitation = await _seen(tx, caller, id_)
@@ -143,7 +143,7 @@ class InvitationService:
         """Those to the workspace, or (None) to the tenant itself, the oldest first.  Raises NotFound, Forbidden."""
         arguments = ["ListInvitations", tenant_id, workspace_id, include_ended, caller.acting_user]
         [after] = self._signer.page_position(arguments, page_token) or [""]
-        async with self._database.begin(TenantScope(tenant_id)) as tx:
+        async with self._database.read(TenantScope(tenant_id)) as tx:
             head = await outbox.head(tx, tenant_id)
             await rights.require_belongs(tx, caller)
             await _require_may_see(tx, caller, workspace_id)

@@ -109,6 +109,10 @@ async def test_accepting_gives_the_role_by_the_inviter_and_makes_the_record(part
     assert accepted.changed.token
     tenant = (await parts.tenants.get_tenant(SYSTEM, tenant_id=lab.tenant_id, slug=None)).record
     assert (await parts.operations(tenant))[-1] == ["+member@user:carol"]
+    [told] = await parts.sql("SELECT object, after, about FROM audit WHERE method = 'AcceptInvitation' AND ops <> '[]'")
+    records = json.loads(told["after"]) if isinstance(told["after"], str) else told["after"]
+    assert [record.get("subject", {}).get("id") for record in records] == [None, "carol"]
+    assert f"workspace:{lab.id}" in told["about"], "who watches the workspace is told of the new member"
 
 
 async def test_to_the_tenant_itself(parts: Parts, acme: tuple[Tenant, Workspace]) -> None:
