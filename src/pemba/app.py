@@ -62,6 +62,7 @@ from pemba.service.sealing import Sealer
 from pemba.service.settings import SettingsService
 from pemba.service.share_expiry import ShareExpiry
 from pemba.service.shares import ShareService
+from pemba.service.tenant_deletion import TenantDeletions
 from pemba.service.tenants import TenantService
 from pemba.service.user_jobs import UserJobs
 from pemba.service.users import UserService
@@ -366,6 +367,7 @@ async def _maintenance(
 ) -> None:
     """The relay's mutations, with the rights of `serve`: its own role reads no records."""
     _background(parts, Maintenance(UserJobs(database, notifier)).run(), stopping)
+    _background(parts, Maintenance(TenantDeletions(database, notifier)).run(), stopping)
     _background(parts, ParkedRetries(database, Retries(database, notifier)).run(), stopping)
     _background(parts, Expiry(ShareExpiry(database, notifier)).run(), stopping)
     _background(parts, Expiry(KeyExpiry(database, notifier)).run(), stopping)

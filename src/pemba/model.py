@@ -234,6 +234,31 @@ class Tenant:
 
 
 @dataclass(frozen=True, slots=True)
+class DeletionCount:
+    """Of one kind of records, by the name of its table: how many there were, and how many are left."""
+
+    records: str
+    total: int
+    left: int
+
+
+@dataclass(frozen=True, slots=True)
+class TenantDeletion:
+    """A tenant that was deleted; `finish_time` is when no record of it was left.
+
+    `undelivered` counts the rows of its stream that SpiceDB does not have yet.
+    """
+
+    tenant_id: TenantId
+    slug: str
+    name: str
+    create_time: datetime
+    finish_time: datetime | None
+    counts: tuple[DeletionCount, ...]
+    undelivered: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Workspace:
     """A node of a tenant's tree; `parent_id` is None for the root alone (and for personal workspaces)."""
 

@@ -57,6 +57,8 @@ class Event(StrEnum):
     JWKS_NOT_RENEWED = "jwks_not_renewed"
     TENANT_BOOTSTRAPPED = "tenant_bootstrapped"
     KEY_USES_NOT_WRITTEN = "key_uses_not_written"
+    TENANT_DELETION_STARTED = "tenant_deletion_started"
+    TENANT_DELETION_FINISHED = "tenant_deletion_finished"
     SECRET_UNREADABLE = "secret_unreadable"  # noqa: S105 - an event, not a secret
     AUDIT_DROPPED = "audit_dropped"
     AUDIT_NOT_WRITTEN = "audit_not_written"

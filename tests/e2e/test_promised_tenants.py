@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from dataclasses import replace
 from typing import Any
 
 import asyncpg
 import pytest
 
+from pemba.projection import TYPES
+from pemba.spicedb.client import FullyConsistent, SpiceDB
 from tests.e2e.calls import Caller, ref, user_ref
-from tests.truth import as_owner
+from tests.truth import as_owner, eventually, sql
 
 
 async def test_k1_a_tenant_comes_with_its_root_and_first_admin(system: Caller) -> None:
@@ -37,6 +40,49 @@ async def test_k3_a_parent_with_children_cannot_be_deleted_nor_the_root(
         await as_owner(ready["database_url"], "workspaces", "DELETE FROM workspaces WHERE id = $1", acme["eng"])
     await system("DeleteWorkspace", tenant_id=tenant, workspace_id=acme["backend"])
     await system("DeleteWorkspace", tenant_id=tenant, workspace_id=acme["eng"])
+
+
+async def test_k4_of_a_deleted_tenant_nothing_is_left_but_the_audit(
+    system: Caller, acme: dict[str, str], ready: dict[str, Any]
+) -> None:
+    tenant = acme["tenant"]
+    group = (await system("CreateGroup", tenant_id=tenant, slug="crew", name="Crew"))["group"]["id"]
+    await system("AddGroupMember", tenant_id=tenant, group_id=group, subject=user_ref("bob"))
+    subject = {"type": "group", "id": group, "relation": "member"}
+    await system("SetRole", tenant_id=tenant, object=ref(acme["eng"]), subject=subject, role="ROLE_MEMBER")
+    shared = {"workspace": ref(acme["backend"]), "with_workspace": ref(acme["eng"]), "role": "ROLE_VIEWER"}
+    await system("CreateShare", tenant_id=tenant, **shared)
+    secret = (await system("CreateApiKey", tenant_id=tenant, name="CI", scopes=["read"]))["secret"]
+    key = replace(system, key=secret)
+    assert (await key("GetTenant"))["tenant"]["id"] == tenant
+    wrong = await system.refused("DeleteTenant", tenant_id=tenant, confirm_slug="another")
+    assert wrong == ("INVALID_ARGUMENT", "INVALID_FIELD")
+
+    begun = await system("DeleteTenant", tenant_id=tenant, confirm_slug=acme["slug"])
+    assert await system.refused("GetTenant", tenant_id=tenant) == ("NOT_FOUND", "NOT_FOUND")
+    assert (await key.refused("GetTenant"))[0] in ("NOT_FOUND", "UNAUTHENTICATED")
+    assert not await system.acting("alice").may(tenant, "alice", "own", acme["root"], begun["token"])
+
+    async def is_gone() -> bool:
+        now = (await system("GetTenantDeletion", tenant_id=tenant))["deletion"]
+        return "finish_time" in now and now["undelivered_rows"] == "0"
+
+    await eventually(is_gone, 30)
+    tables = await sql(
+        ready["database_url"],
+        "SELECT table_name FROM information_schema.columns WHERE table_schema = 'public' AND column_name = 'tenant_id'",
+    )
+    kept = {"tenant_head", "outbox", "tenant_delivery", "audit", "audit_mention", "tenant_deletion"}
+    for table in {row["table_name"] for row in tables} - kept:
+        assert await sql(ready["database_url"], f"SELECT FROM {table} WHERE tenant_id = $1", tenant) == [], table
+    store = SpiceDB.connect(ready["spicedb_endpoint"], ready["spicedb_key"])
+    for type_ in TYPES:
+        async for found in store.read_tuples(type_, FullyConsistent(), 10, id_prefix=""):
+            assert tenant not in str(found)
+    await store.close()
+    assert (await system("GetUser", user_id="bob"))["user"]["id"] == "bob"
+    events = await system("ListAuditEvents", tenant_id=tenant)
+    assert "DeleteTenant" in {each["method"] for each in events["audit_events"]}
 
 
 async def test_k5_a_group_holds_a_role_and_so_do_its_members(system: Caller, acme: dict[str, str]) -> None:

@@ -32,6 +32,7 @@ from pemba.service.mutation import MutationOptions, Mutations
 from pemba.service.refusals import Refusals
 from pemba.service.share_expiry import ShareExpiry
 from pemba.service.shares import ShareService
+from pemba.service.tenant_deletion import TenantDeletions
 from pemba.service.tenants import TenantService
 from pemba.service.user_jobs import UserJobs
 from pemba.service.users import UserService
@@ -64,6 +65,7 @@ class Parts:
 
     def __post_init__(self) -> None:
         self.keys = ApiKeyService(self.mutations)
+        self.deletions = TenantDeletions(self.database, self.mutations.wakeup)
         self.invitations = self.inviting()
 
     def inviting(self, *root_secrets: str, good_for: timedelta = timedelta(days=7)) -> InvitationService:
@@ -276,6 +278,19 @@ class Parts:
         """What changes of statuses left to do, done; how many steps it took."""
         steps = 0
         while await self.jobs.run_once():
+            steps += 1
+        return steps
+
+    async def delete(self, tenant: Tenant, caller: Caller = SYSTEM, *, confirm: str = "", **options: object):
+        """Delete a tenant, for callers; the whole answer."""
+        return await self.tenants.delete_tenant(
+            caller, tenant.id, confirm_slug=confirm or tenant.slug, options=self.options("DeleteTenant", **options)
+        )
+
+    async def all_deletions(self) -> int:
+        """What deletions of tenants left to do, done; how many steps it took."""
+        steps = 0
+        while await self.deletions.run_once():
             steps += 1
         return steps
 

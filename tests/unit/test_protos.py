@@ -26,7 +26,7 @@ NOT_OF_ONE_TENANT = {
 }  # fmt: skip
 WITHOUT_TOKEN = {
     "GetRelayStatus", "ListParkedOperations", "TailOutbox", "ReencryptSecrets", "ListAuditEvents", "ExportAuditEvents",
-    "WatchChanges", "WatchPositions",
+    "WatchChanges", "WatchPositions", "GetTenantDeletion",
 }  # fmt: skip
 
 

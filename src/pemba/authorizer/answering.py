@@ -12,6 +12,7 @@ from pemba.authorizer.ground import (
     denied_at_once,
     freshness_of,
     is_lasting,
+    is_nobodys,
     seconds_left,
     unanswerable,
 )
@@ -49,7 +50,7 @@ class Answering:
         decided = self._decisions.at(ground.tenant_id, ground.position)
         token = self._token(ground, decided)
         denied = denied_at_once(ground.snapshot, ground.position, question.subject)
-        if denied is not None:
+        if denied is not None or is_nobodys(ground.position):
             return Answer(Decision.DENIED, denied, (), token)
         if (why_not := unanswerable(ground.snapshot, ground.tenant_id, ground.token)) is not None:
             raise why_not
@@ -73,6 +74,8 @@ class Answering:
         ordered.  `at_one_revision`: all of them in it, or none."""
         decided = self._decisions.at(ground.tenant_id, ground.position)
         token = self._token(ground, decided)
+        if is_nobodys(ground.position):
+            return [Answer(Decision.DENIED, None, (), token) for _ in questions]
         key = key_at_one_revision if at_one_revision else key_of
         answers = [self._at_hand(ground, decided, question, key(question), token) for question in questions]
         if at_one_revision and None in answers:

@@ -19,7 +19,7 @@ RETRY_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """A tenant's standing.  `status` is None where there is no such tenant.
+    """A tenant's standing.  `status` is None where there is no such tenant, or one that is being deleted.
 
     `zedtoken` is None where no revision is known to be fresh enough: nothing was written yet, the schema was applied
     since, or something expired.  `serial` names this state of affairs: as long as it stays, so does every answer; it
@@ -89,6 +89,8 @@ def parked(
 
     `fully_consistent` is a token of the head, and the head is past whatever is parked.
     """
+    if snapshot.positions[tenant_id].status is None:
+        return None
     goal: dict[TenantId, Seq | None] = {tenant_id: None}
     if token is not None:
         goal |= {stream: seq for stream, seq in token.positions.items() if stream != GLOBAL_STREAM}
@@ -115,6 +117,11 @@ def _parked(stream: TenantId, first: Seq, closed: bool) -> PreconditionFailed:
 def token_of_answer(signer: Signer, snapshot: Snapshot, tenant_id: TenantId, seq: Seq, consistency: Consistency) -> str:
     """Empty for `minimize_latency`: the revision that SpiceDB took may be older than what is delivered."""
     return "" if consistency.minimize_latency else signer.token({tenant_id: seq}, snapshot.database_epoch)
+
+
+def is_nobodys(position: Position) -> bool:
+    """Where there is no such tenant, or no more, everything is denied, whatever SpiceDB still holds of it."""
+    return position.status is None
 
 
 def denied_at_once(snapshot: Snapshot, position: Position, subject: SubjectRef) -> Reason | None:

@@ -19,6 +19,7 @@ from pemba.authorizer.ground import (
     Snapshot,
     denied_at_once,
     freshness_of,
+    is_nobodys,
     parked,
     seconds_left,
     token_of_answer,
@@ -157,7 +158,7 @@ class Lookups:
             users = frozenset({UserId(subject.id)}) if subject.type == "user" else frozenset[UserId]()
             start = await self._start(caller, tenant_id, users, arguments, consistency, part, deadline)
             reason = denied_at_once(start.snapshot, start.position, subject)
-            if reason is not None:
+            if reason is not None or is_nobodys(start.position):
                 return Lookup(reason, start.token, iter(()))
             start.require_answerable()
             stored = SubjectRef(
@@ -198,6 +199,8 @@ class Lookups:
             start = await self._start(caller, tenant_id, frozenset(), arguments, consistency, part, deadline)
             if start.position.status is TenantStatus.SUSPENDED:
                 return Lookup(Reason.TENANT_SUSPENDED, start.token, iter(()))
+            if is_nobodys(start.position):
+                return Lookup(None, start.token, iter(()))
             start.require_answerable()
             resource = wanted.resource
             found = await _collect(

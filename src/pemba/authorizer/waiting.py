@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pemba.authorizer.feed import Feed
-from pemba.authorizer.ground import Snapshot
+from pemba.authorizer.ground import Snapshot, is_nobodys
 from pemba.authorizer.questions import Consistency
 from pemba.errors import PreconditionFailed, Reason, Unavailable
 from pemba.model import GLOBAL_STREAM, Seq, TenantId, UserId
@@ -61,14 +61,16 @@ class Positions:
             if token.database_epoch == heads.database_epoch:
                 await self._feed.declare_lost(token.database_epoch)
             raise _lost()
-        snapshot = await self._reach(everything, token.positions)
+        gone = _nobodys(snapshot, wanted)
+        goal = {stream: seq for stream, seq in token.positions.items() if stream not in gone}
+        snapshot = await self._reach(everything, goal)
         if token.database_epoch != snapshot.database_epoch:  # restored meanwhile: these numbers are other changes'
             raise _lost()
         return snapshot
 
     async def at_head(self, wanted: Wanted) -> Snapshot:
         """The positions once everything is delivered that is committed now."""
-        heads = await self._feed.heads(wanted.tenants | {GLOBAL_STREAM})
+        heads = await self._feed.heads(wanted.tenants - _nobodys(await self.now(wanted), wanted) | {GLOBAL_STREAM})
         return await self._reach(wanted, heads.seqs)
 
     async def _reach(self, wanted: Wanted, goal: Mapping[TenantId, Seq]) -> Snapshot:
@@ -93,6 +95,11 @@ class Positions:
         finally:
             self._waiting -= 1
         return snapshot
+
+
+def _nobodys(snapshot: Snapshot, wanted: Wanted) -> set[TenantId]:
+    """Nothing is asked about these that delivery could still change."""
+    return {tenant_id for tenant_id in wanted.tenants if is_nobodys(snapshot.positions[tenant_id])}
 
 
 def _are_known(token: ConsistencyToken, heads: Heads) -> bool:

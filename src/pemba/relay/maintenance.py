@@ -1,13 +1,14 @@
-"""What changes of users' statuses leave to do: ordinary mutations, which any number of relays may carry out."""
+"""What changes of users' statuses, and deletions of tenants, leave to do: ordinary mutations, which any number of
+relays may carry out."""
 
 from __future__ import annotations
 
 import asyncio
+from typing import Protocol
 
 import structlog
 
 from pemba.errors import PembaError
-from pemba.service.user_jobs import UserJobs
 from pemba.telemetry import Event
 
 INTERVAL_SECONDS = 1.0
@@ -15,10 +16,17 @@ INTERVAL_SECONDS = 1.0
 log = structlog.get_logger()
 
 
-class Maintenance:
-    """Carries out users' jobs, step after step."""
+class Jobs(Protocol):
+    """Users', or tenants'."""
 
-    def __init__(self, jobs: UserJobs) -> None:
+    async def run_once(self) -> bool:
+        """Take one step; False where there is nothing to do, or somebody else is doing it."""
+
+
+class Maintenance:
+    """Carries out jobs of one kind, step after step."""
+
+    def __init__(self, jobs: Jobs) -> None:
         self._jobs = jobs
 
     async def run_once(self) -> int:

@@ -23,6 +23,7 @@ from pemba.model import (
     Share,
     SubjectRef,
     Tenant,
+    TenantDeletion,
     TenantStatus,
     TupleOperation,
     User,
@@ -94,6 +95,21 @@ def tenant(record: Tenant) -> tenants_pb2.Tenant:
         create_time=timestamp(record.create_time),
         update_time=timestamp(record.update_time),
         etag=record.etag,
+    )
+
+
+def tenant_deletion(record: TenantDeletion) -> tenants_pb2.TenantDeletion:
+    return tenants_pb2.TenantDeletion(
+        tenant_id=record.tenant_id,
+        slug=record.slug,
+        name=record.name,
+        create_time=timestamp(record.create_time),
+        finish_time=None if record.finish_time is None else timestamp(record.finish_time),
+        counts=[
+            tenants_pb2.TenantDeletionCount(records=each.records, total=each.total, left=each.left)
+            for each in record.counts
+        ],
+        undelivered_rows=record.undelivered,
     )
 
 

@@ -17,6 +17,8 @@ SCOPES: dict[str, Scope] = {
     "/pemba.v1.TenantService/UpdateTenant": Scope.WRITE,
     "/pemba.v1.TenantService/SuspendTenant": Scope.WRITE,
     "/pemba.v1.TenantService/ActivateTenant": Scope.WRITE,
+    "/pemba.v1.TenantService/DeleteTenant": Scope.WRITE,
+    "/pemba.v1.TenantService/GetTenantDeletion": Scope.READ,
     "/pemba.v1.WorkspaceService/CreateWorkspace": Scope.WRITE,
     "/pemba.v1.WorkspaceService/GetWorkspace": Scope.READ,
     "/pemba.v1.WorkspaceService/ListWorkspaces": Scope.READ,

@@ -12,6 +12,10 @@ from pemba.v1.tenants_pb2 import (
     ActivateTenantResponse,
     CreateTenantRequest,
     CreateTenantResponse,
+    DeleteTenantRequest,
+    DeleteTenantResponse,
+    GetTenantDeletionRequest,
+    GetTenantDeletionResponse,
     GetTenantRequest,
     GetTenantResponse,
     ListTenantsRequest,
@@ -89,3 +93,25 @@ class Tenants:
         return ActivateTenantResponse(
             tenant=records.tenant(changed.record), token=changed.token, replayed=changed.replayed
         )
+
+    async def delete_tenant(self, request: DeleteTenantRequest, call: Call) -> DeleteTenantResponse:
+        with Fields() as fields:
+            tenant_id = fields.tenant_id("tenant_id", request.tenant_id)
+            confirm_slug = fields.slug("confirm_slug", request.confirm_slug)
+        changed = await self._service.delete_tenant(
+            call.caller, tenant_id, confirm_slug=confirm_slug, options=call.options(request)
+        )
+        return DeleteTenantResponse(
+            deletion=records.tenant_deletion(changed.record), token=changed.token, replayed=changed.replayed
+        )
+
+    async def get_tenant_deletion(self, request: GetTenantDeletionRequest, call: Call) -> GetTenantDeletionResponse:
+        by_slug = request.WhichOneof("tenant") == "slug"
+        with Fields() as fields:
+            slug = fields.slug("slug", request.slug) if by_slug else None
+            named = request.tenant_id or call.tenant_id or ""
+            tenant_id = None if by_slug else fields.tenant_id("tenant_id", named)
+        deletion = await self._service.get_tenant_deletion(call.caller, tenant_id=tenant_id, slug=slug)
+        if call.tenant_id not in (None, deletion.tenant_id):
+            raise invalid_field("slug", f"contradicts the metadata {TENANT}")
+        return GetTenantDeletionResponse(deletion=records.tenant_deletion(deletion))

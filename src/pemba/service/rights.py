@@ -12,7 +12,7 @@ from enum import Enum
 
 from pemba.errors import Forbidden, NotFound, PreconditionFailed, Reason
 from pemba.model import Caller, Group, GroupId, Permission, UserId, Workspace, WorkspaceId, WorkspaceKind
-from pemba.storage import authority, groups, workspaces
+from pemba.storage import authority, groups, tenants, workspaces
 from pemba.storage.database import TenantTransaction
 
 
@@ -138,7 +138,10 @@ async def on_tenant(tx: TenantTransaction, caller: Caller) -> Permission | None:
     """`administer` for who is an admin of the tenant, `view` for a member, None for anybody else."""
     if not _is_within(tx, caller) or caller.workspace_id is not None:
         return None
-    return Permission.ADMINISTER if caller.acting_user is None else await authority.on_tenant(tx, caller.acting_user)
+    if caller.acting_user is not None:
+        return await authority.on_tenant(tx, caller.acting_user)
+    # A key may be better known than that its tenant is gone.
+    return Permission.ADMINISTER if caller.is_system or await tenants.get(tx) is not None else None
 
 
 async def visible_groups(tx: TenantTransaction, caller: Caller, ids: Collection[GroupId]) -> dict[GroupId, Group]:
@@ -168,7 +171,7 @@ async def group_viewer(tx: TenantTransaction, caller: Caller) -> UserId | None:
 
     Raises NotFound for who sees none: a credential that is confined to another tenant, or to a workspace.
     """
-    if not _is_within(tx, caller) or caller.workspace_id is not None:
+    if not _is_within(tx, caller) or caller.workspace_id is not None or await tenants.get(tx) is None:
         raise NotFound(f"tenant {tx.tenant_id}")
     return None if await on_tenant(tx, caller) is Permission.ADMINISTER else caller.acting_user
 

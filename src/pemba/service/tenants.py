@@ -17,6 +17,7 @@ from pemba.model import (
     SubjectRef,
     SystemScope,
     Tenant,
+    TenantDeletion,
     TenantId,
     TenantScope,
     TenantStatus,
@@ -25,13 +26,13 @@ from pemba.model import (
     Workspace,
     WorkspaceKind,
 )
-from pemba.service import rights
+from pemba.service import rights, tenant_deletion
 from pemba.service.global_mutation import GlobalDraft, GlobalMutations
 from pemba.service.guards import require_may_hold
 from pemba.service.ids import new_tenant_id, new_workspace_id
 from pemba.service.mutation import Draft, MutationOptions, Mutations, require_etag
 from pemba.service.results import Changed, Found, Page, TenantCreated
-from pemba.storage import journal, memberships, outbox, tenants, users, workspaces
+from pemba.storage import journal, memberships, outbox, streams, tenant_deletions, tenants, users, workspaces
 from pemba.storage.database import SystemTransaction, TenantTransaction
 from pemba.storage.journal import AuditEntry
 from pemba.telemetry import Event
@@ -112,6 +113,35 @@ class TenantService:
     ) -> Changed[Tenant]:
         """Undo a suspension; its tuples were never withdrawn."""
         return await self._set_status(caller, tenant_id, TenantStatus.ACTIVE, options)
+
+    async def delete_tenant(
+        self, caller: Caller, tenant_id: TenantId, *, confirm_slug: str, options: MutationOptions
+    ) -> Changed[TenantDeletion]:
+        """No caller sees anything of the tenant from here on; the relay removes it (service/tenant_deletion.py).
+
+        Raises NotFound, ConcurrentUpdate (ETAG_MISMATCH), InvalidRequest where `confirm_slug` is not its slug.
+        """
+        rights.require_system(caller, "delete a tenant")
+
+        async def body(tx: SystemTransaction) -> GlobalDraft[TenantDeletion]:
+            return await tenant_deletion.begin(tx, caller, tenant_id, confirm_slug, options)
+
+        changed = await self._global.run(caller, f"tenant:{tenant_id}", options, tenant_deletion.DELETION, body)
+        if not changed.replayed and not options.validate_only:
+            tenant_deletion.log_start(changed.record)
+        return changed
+
+    async def get_tenant_deletion(
+        self, caller: Caller, *, tenant_id: TenantId | None, slug: str | None
+    ) -> TenantDeletion:
+        """Of a tenant by its id, or of the last that was deleted with that slug.  Raises NotFound."""
+        rights.require_system(caller, "follow the deletion of a tenant")
+        async with self._database.begin(SystemScope("follow the deletion of a tenant")) as tx:
+            deletion = await tenant_deletions.get(tx, tenant_id, slug or "")
+            if deletion is None:
+                raise NotFound(f"deletion of tenant {tenant_id or slug}")
+            head, delivered = (await streams.positions(tx, [deletion.tenant_id]))[deletion.tenant_id]
+        return replace(deletion, undelivered=head - delivered)
 
     async def _set_status(
         self, caller: Caller, tenant_id: TenantId, status: TenantStatus, options: MutationOptions

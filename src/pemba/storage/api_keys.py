@@ -12,6 +12,7 @@ from asyncpg import Record
 from pemba.model import GLOBAL_STREAM, ApiKey, ApiKeyId, Scope, Seq, TenantId, UserId, WorkspaceId
 from pemba.storage.database import SystemTransaction, TenantTransaction, Transaction
 from pemba.storage.statement import Statement
+from pemba.storage.tenants import NOT_BEING_DELETED
 
 _COLUMNS = (
     "id, tenant_id, user_id, workspace_id, name, prefix, scopes, expire_time, revoke_time, last_used_time, created_by,"
@@ -52,11 +53,11 @@ _MARK_SWEPT = Statement(
     "UPDATE api_keys SET swept = true WHERE tenant_id = :tenant_id AND id = ANY (CAST(:ids AS text[]))"
 )
 _DUE = "expire_time <= now() AND NOT swept AND tenant_id IS NOT NULL"
-_TENANTS_DUE = Statement(f"SELECT DISTINCT tenant_id FROM api_keys WHERE {_DUE} LIMIT :limit")
+_TENANTS_DUE = Statement(f"SELECT DISTINCT tenant_id FROM api_keys WHERE {_DUE} AND {NOT_BEING_DELETED} LIMIT :limit")
 _KEYS_DUE = Statement(f"SELECT id FROM api_keys WHERE tenant_id = :tenant_id AND {_DUE} ORDER BY id LIMIT :limit")
 _SECONDS_TO_NEXT = Statement(
     "SELECT extract(epoch FROM min(expire_time) - now()) AS seconds FROM api_keys"
-    " WHERE NOT swept AND tenant_id IS NOT NULL"
+    f" WHERE NOT swept AND tenant_id IS NOT NULL AND {NOT_BEING_DELETED}"
 )
 # Not when the transaction began: who waited for a lock is to see what has expired meanwhile.
 _NOW = Statement("SELECT clock_timestamp() AS now")

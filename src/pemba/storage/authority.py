@@ -86,7 +86,8 @@ _MANAGES = Statement(
 _BELONGS = Statement(
     """
     SELECT EXISTS (
-        SELECT FROM users u WHERE u.id = :user_id AND u.status = 'active' AND (
+        SELECT FROM users u JOIN tenants t ON t.id = :tenant_id AND t.status <> 'deleting'
+        WHERE u.id = :user_id AND u.status = 'active' AND (
             EXISTS (SELECT FROM memberships m WHERE m.tenant_id = :tenant_id AND m.user_id = u.id)
             OR EXISTS (SELECT FROM group_members g WHERE g.tenant_id = :tenant_id AND g.user_id = u.id)
         )

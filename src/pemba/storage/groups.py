@@ -54,7 +54,7 @@ _DELETE = Statement("DELETE FROM groups WHERE tenant_id = :tenant_id AND id = :i
 
 async def insert(tx: TenantTransaction, group_id: GroupId, slug: str, name: str, external_id: str, seq: Seq) -> Group:
     """A new group without members.  Raises AlreadyExists (SLUG_TAKEN, EXTERNAL_ID_TAKEN)."""
-    return _group(
+    return from_record(
         await _INSERT.one(
             tx,
             tenant_id=tx.tenant_id,
@@ -70,13 +70,13 @@ async def insert(tx: TenantTransaction, group_id: GroupId, slug: str, name: str,
 async def get_by(tx: TenantTransaction, column: str, value: str) -> Group | None:
     """By its `id`, `slug` or `external_id`."""
     record = await _GET_BY[column].row(tx, tenant_id=tx.tenant_id, value=value)
-    return None if record is None else _group(record)
+    return None if record is None else from_record(record)
 
 
 async def get_many(tx: TenantTransaction, ids: Collection[GroupId]) -> dict[GroupId, Group]:
     """Those of these ids that there are."""
     records = await _GET_MANY.rows(tx, tenant_id=tx.tenant_id, ids=list(ids))
-    return {GroupId(r["id"]): _group(r) for r in records}
+    return {GroupId(r["id"]): from_record(r) for r in records}
 
 
 async def list_after(
@@ -106,13 +106,13 @@ async def list_after(
         limit=limit,
         **texts,
     )
-    return [_group(record) for record in records]
+    return [from_record(record) for record in records]
 
 
 async def update(tx: TenantTransaction, group_id: GroupId, name: str, external_id: str, seq: Seq) -> Group:
     """Raises AlreadyExists (EXTERNAL_ID_TAKEN)."""
     given = {"name": name, "external_id": external_id or None, "seq": seq}
-    return _group(await _UPDATE.one(tx, tenant_id=tx.tenant_id, id=group_id, **given))
+    return from_record(await _UPDATE.one(tx, tenant_id=tx.tenant_id, id=group_id, **given))
 
 
 async def touch(tx: TenantTransaction, ids: Collection[GroupId], seq: Seq) -> None:
@@ -126,7 +126,8 @@ async def delete(tx: TenantTransaction, group_id: GroupId) -> None:
     await _DELETE.run(tx, tenant_id=tx.tenant_id, id=group_id)
 
 
-def _group(record: Record) -> Group:
+def from_record(record: Record) -> Group:
+    """A group of its columns."""
     return Group(
         tenant_id=record["tenant_id"],
         id=GroupId(record["id"]),

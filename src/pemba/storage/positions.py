@@ -38,7 +38,7 @@ _LOAD = Statement(
         (SELECT array_agg(id) FROM users WHERE id = ANY (CAST(:user_ids AS text[])) AND status <> 'active') AS inactive
     FROM installation i
     LEFT JOIN unnest(CAST(:tenant_ids AS text[])) AS given (tenant_id) ON true
-    LEFT JOIN tenants t ON t.id = given.tenant_id
+    LEFT JOIN tenants t ON t.id = given.tenant_id AND t.status <> 'deleting'
     LEFT JOIN tenant_head h ON h.tenant_id = given.tenant_id
     LEFT JOIN tenant_delivery d ON d.tenant_id = given.tenant_id
     """

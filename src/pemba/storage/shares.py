@@ -15,6 +15,7 @@ from asyncpg import Record
 from pemba.model import Role, Seq, Share, ShareId, TenantId, UserId, WorkspaceId
 from pemba.storage.database import SystemTransaction, TenantTransaction
 from pemba.storage.statement import Statement
+from pemba.storage.tenants import NOT_BEING_DELETED
 
 _COLUMNS = "tenant_id, id, workspace_id, with_workspace_id, role, expire_time, created_by, create_time, changed_seq"
 COLUMNS_OF_S = ", ".join(f"s.{column.strip()}" for column in _COLUMNS.split(","))
@@ -58,9 +59,12 @@ _DELETE_OF_WORKSPACE = Statement(
 )
 _IS_FUTURE = Statement("SELECT CAST(:time AS timestamptz) > now() AS future")
 _TENANTS_DUE = Statement(
-    "SELECT tenant_id FROM shares WHERE expire_time <= now() GROUP BY tenant_id ORDER BY min(expire_time) LIMIT :limit"
+    f"SELECT tenant_id FROM shares WHERE expire_time <= now() AND {NOT_BEING_DELETED}"
+    " GROUP BY tenant_id ORDER BY min(expire_time) LIMIT :limit"
 )
-_SECONDS_TO_NEXT = Statement("SELECT extract(epoch FROM min(expire_time) - now()) AS seconds FROM shares")
+_SECONDS_TO_NEXT = Statement(
+    f"SELECT extract(epoch FROM min(expire_time) - now()) AS seconds FROM shares WHERE {NOT_BEING_DELETED}"
+)
 _DUE = Statement(
     f"""
     SELECT {COLUMNS_OF_S}, {EITHER_ARCHIVED} FROM shares s {WORKSPACES_OF_S}

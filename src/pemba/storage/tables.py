@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import BYTEA, JSONB, UUID
 
 from pemba.model import MAX_EXTERNAL_ID_CHARACTERS, MAX_NAME_CHARACTERS, SHARDS
-from pemba.storage import personal_rules, setting_tables
+from pemba.storage import deletion_tables, personal_rules, setting_tables
 
 metadata = sa.MetaData(
     naming_convention={
@@ -114,7 +114,8 @@ tenants = sa.Table(
     _time("create_time"),
     _time("update_time"),
     sa.UniqueConstraint("slug", name=TENANT_SLUG),
-    _one_of("status", "status", "active", "suspended"),
+    # One that is being deleted is gone for callers (tenant_deletion), and its slug is its id.
+    _one_of("status", "status", "active", "suspended", "deleting"),
     sa.CheckConstraint("(status = 'suspended') = (suspend_time IS NOT NULL)", name="suspended"),
 )
 
@@ -537,4 +538,5 @@ from pemba.storage import invitation_tables as invitation_tables  # noqa: E402
 from pemba.storage import key_tables as key_tables  # noqa: E402
 
 workspace_settings = setting_tables.define(metadata)
+tenant_deletion = deletion_tables.define(metadata)
 personal_rules.attach(metadata)

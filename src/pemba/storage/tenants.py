@@ -1,4 +1,4 @@
-"""Tenants."""
+"""Tenants.  One that is being deleted (storage/tenant_deletions.py) is not there any more."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ from pemba.storage.database import SystemTransaction, TenantTransaction
 from pemba.storage.statement import Statement
 
 _COLUMNS = "id, slug, name, status, create_time, update_time, changed_seq"
+_IS_THERE = "status <> 'deleting'"
+NOT_BEING_DELETED = "tenant_id NOT IN (SELECT tenant_id FROM tenant_deletion WHERE finish_time IS NULL)"
+"""Of any row of a tenant, where every tenant's are seen."""
 
 _INSERT = Statement(
     f"INSERT INTO tenants (id, slug, name, changed_seq) VALUES (:id, :slug, :name, 1) RETURNING {_COLUMNS}"
 )
-_GET = Statement(f"SELECT {_COLUMNS} FROM tenants WHERE id = :id")
-_GET_BY_SLUG = Statement(f"SELECT {_COLUMNS} FROM tenants WHERE slug = :slug")
-_LIST = Statement(f"SELECT {_COLUMNS} FROM tenants WHERE slug > :after ORDER BY slug LIMIT :limit")
+_GET = Statement(f"SELECT {_COLUMNS} FROM tenants WHERE id = :id AND {_IS_THERE}")
+_GET_BY_SLUG = Statement(f"SELECT {_COLUMNS} FROM tenants WHERE slug = :slug AND {_IS_THERE}")
+_LIST = Statement(f"SELECT {_COLUMNS} FROM tenants WHERE slug > :after AND {_IS_THERE} ORDER BY slug LIMIT :limit")
 _UPDATE = Statement(
     f"UPDATE tenants SET name = :name, changed_seq = :seq, update_time = now() WHERE id = :id RETURNING {_COLUMNS}"
 )

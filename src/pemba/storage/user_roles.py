@@ -6,10 +6,11 @@ from pemba.model import Membership, TenantId, UserId
 from pemba.storage.database import SystemTransaction
 from pemba.storage.memberships import COLUMNS_OF_M, from_record
 from pemba.storage.statement import Statement
+from pemba.storage.tenants import NOT_BEING_DELETED
 
-_GUARDED = """
+_GUARDED = f"""
     (m.workspace_id IS NULL AND m.role = 'admin' OR m.role = 'owner' AND CAST(:with_owned AS bool))
-    AND EXISTS (SELECT FROM users u WHERE u.id = m.user_id AND u.status = 'active')
+    AND EXISTS (SELECT FROM users u WHERE u.id = m.user_id AND u.status = 'active') AND m.{NOT_BEING_DELETED}
     AND NOT EXISTS (
         SELECT FROM workspaces w WHERE w.tenant_id = m.tenant_id AND w.id = m.workspace_id AND w.kind = 'personal'
     )
@@ -33,6 +34,7 @@ _AFTER = Statement(
     SELECT {COLUMNS_OF_M} FROM memberships m
     WHERE m.user_id = :user_id AND (CAST(:tenant_id AS text) IS NULL OR m.tenant_id = :tenant_id)
         AND (m.tenant_id, coalesce(m.workspace_id, '')) > (CAST(:after_tenant AS text), CAST(:after_workspace AS text))
+        AND m.{NOT_BEING_DELETED}
     ORDER BY m.tenant_id, coalesce(m.workspace_id, '') LIMIT :limit
     """
 )

@@ -528,3 +528,213 @@ class ActivateTenantResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ActivateTenantResponse: _TypeAlias = ActivateTenantResponse  # noqa: Y015
+
+@_typing.final
+class DeleteTenantRequest(_message.Message):
+    """Which tenant to delete, named twice."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    CONFIRM_SLUG_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    tenant_id: _builtins.str
+    """Which tenant."""
+    confirm_slug: _builtins.str
+    """Its slug, so that no id is deleted by mistake."""
+    etag: _builtins.str
+    """The record's etag as it was read; a mismatch is ABORTED.  Empty: no comparison."""
+    request_id: _builtins.str
+    """Idempotency key of at most 128 characters, kept 24 hours; empty: none."""
+    validate_only: _builtins.bool
+    """Decide and answer, and change nothing."""
+    def __init__(
+        self,
+        *,
+        tenant_id: _builtins.str = ...,
+        confirm_slug: _builtins.str = ...,
+        etag: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confirm_slug", b"confirm_slug", "etag", b"etag", "request_id", b"request_id", "tenant_id", b"tenant_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteTenantRequest: _TypeAlias = DeleteTenantRequest  # noqa: Y015
+
+@_typing.final
+class DeleteTenantResponse(_message.Message):
+    """What was begun."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DELETION_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
+    REPLAYED_FIELD_NUMBER: _builtins.int
+    PREVIEW_FIELD_NUMBER: _builtins.int
+    token: _builtins.str
+    """The position of the change."""
+    replayed: _builtins.bool
+    """Whether this is the stored answer to an earlier call with the same `request_id`."""
+    @_builtins.property
+    def deletion(self) -> Global___TenantDeletion:
+        """How much there is to remove."""
+
+    @_builtins.property
+    def preview(self) -> _types_pb2.Preview:
+        """With `validate_only`: what the change would be."""
+
+    def __init__(
+        self,
+        *,
+        deletion: Global___TenantDeletion | None = ...,
+        token: _builtins.str = ...,
+        replayed: _builtins.bool = ...,
+        preview: _types_pb2.Preview | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["deletion", b"deletion", "preview", b"preview"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deletion", b"deletion", "preview", b"preview", "replayed", b"replayed", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteTenantResponse: _TypeAlias = DeleteTenantResponse  # noqa: Y015
+
+@_typing.final
+class GetTenantDeletionRequest(_message.Message):
+    """Names a tenant that was deleted one way or the other."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    SLUG_FIELD_NUMBER: _builtins.int
+    tenant_id: _builtins.str
+    """By id."""
+    slug: _builtins.str
+    """By the slug that it had; of several the last one that was deleted."""
+    def __init__(
+        self,
+        *,
+        tenant_id: _builtins.str = ...,
+        slug: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["slug", b"slug", "tenant", b"tenant", "tenant_id", b"tenant_id"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["slug", b"slug", "tenant", b"tenant", "tenant_id", b"tenant_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_tenant: _TypeAlias = _typing.Literal["tenant_id", "slug"]  # noqa: Y015
+    _WhichOneofArgType_tenant: _TypeAlias = _typing.Literal["tenant", b"tenant"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_tenant) -> _WhichOneofReturnType_tenant | None: ...
+
+Global___GetTenantDeletionRequest: _TypeAlias = GetTenantDeletionRequest  # noqa: Y015
+
+@_typing.final
+class GetTenantDeletionResponse(_message.Message):
+    """The deletion."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DELETION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def deletion(self) -> Global___TenantDeletion:
+        """As it stands."""
+
+    def __init__(
+        self,
+        *,
+        deletion: Global___TenantDeletion | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["deletion", b"deletion"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deletion", b"deletion"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetTenantDeletionResponse: _TypeAlias = GetTenantDeletionResponse  # noqa: Y015
+
+@_typing.final
+class TenantDeletion(_message.Message):
+    """The deletion of a tenant.  Nothing is left of it anywhere once it has a `finish_time` and no undelivered rows."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    SLUG_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    FINISH_TIME_FIELD_NUMBER: _builtins.int
+    COUNTS_FIELD_NUMBER: _builtins.int
+    UNDELIVERED_ROWS_FIELD_NUMBER: _builtins.int
+    tenant_id: _builtins.str
+    """The tenant, `ten_...`."""
+    slug: _builtins.str
+    """The slug that it had."""
+    name: _builtins.str
+    """The name that it had."""
+    undelivered_rows: _builtins.int
+    """Rows of its stream that SpiceDB does not have yet."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was deleted."""
+
+    @_builtins.property
+    def finish_time(self) -> _timestamp_pb2.Timestamp:
+        """When no record of it was left; not set before."""
+
+    @_builtins.property
+    def counts(self) -> _containers.RepeatedCompositeFieldContainer[Global___TenantDeletionCount]:
+        """How many records there were, and are."""
+
+    def __init__(
+        self,
+        *,
+        tenant_id: _builtins.str = ...,
+        slug: _builtins.str = ...,
+        name: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        finish_time: _timestamp_pb2.Timestamp | None = ...,
+        counts: _abc.Iterable[Global___TenantDeletionCount] | None = ...,
+        undelivered_rows: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "finish_time", b"finish_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "create_time", b"create_time", "finish_time", b"finish_time", "name", b"name", "slug", b"slug", "tenant_id", b"tenant_id", "undelivered_rows", b"undelivered_rows"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TenantDeletion: _TypeAlias = TenantDeletion  # noqa: Y015
+
+@_typing.final
+class TenantDeletionCount(_message.Message):
+    """Of one kind of a tenant's records."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECORDS_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
+    LEFT_FIELD_NUMBER: _builtins.int
+    records: _builtins.str
+    """Which: `workspaces`, `memberships`, `groups` and others."""
+    total: _builtins.int
+    """How many there were when it was deleted."""
+    left: _builtins.int
+    """How many there are."""
+    def __init__(
+        self,
+        *,
+        records: _builtins.str = ...,
+        total: _builtins.int = ...,
+        left: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["left", b"left", "records", b"records", "total", b"total"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TenantDeletionCount: _TypeAlias = TenantDeletionCount  # noqa: Y015

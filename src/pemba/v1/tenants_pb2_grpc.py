@@ -65,6 +65,16 @@ class TenantServiceStub:
                 request_serializer=pemba_dot_v1_dot_tenants__pb2.ActivateTenantRequest.SerializeToString,
                 response_deserializer=pemba_dot_v1_dot_tenants__pb2.ActivateTenantResponse.FromString,
                 _registered_method=True)
+        self.DeleteTenant = channel.unary_unary(
+                '/pemba.v1.TenantService/DeleteTenant',
+                request_serializer=pemba_dot_v1_dot_tenants__pb2.DeleteTenantRequest.SerializeToString,
+                response_deserializer=pemba_dot_v1_dot_tenants__pb2.DeleteTenantResponse.FromString,
+                _registered_method=True)
+        self.GetTenantDeletion = channel.unary_unary(
+                '/pemba.v1.TenantService/GetTenantDeletion',
+                request_serializer=pemba_dot_v1_dot_tenants__pb2.GetTenantDeletionRequest.SerializeToString,
+                response_deserializer=pemba_dot_v1_dot_tenants__pb2.GetTenantDeletionResponse.FromString,
+                _registered_method=True)
 
 
 class TenantServiceServicer:
@@ -113,6 +123,21 @@ class TenantServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DeleteTenant(self, request, context):
+        """Delete a tenant with all it has, for good.  From the answer on it is not found by anybody and its slug is free; the
+        relay removes what is left of it, and of it in SpiceDB.  Users stay, who did what stays.  Takes a system key.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetTenantDeletion(self, request, context):
+        """How far a deletion is; also when it is over.  Takes a system key.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TenantServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -145,6 +170,16 @@ def add_TenantServiceServicer_to_server(servicer, server):
                     servicer.ActivateTenant,
                     request_deserializer=pemba_dot_v1_dot_tenants__pb2.ActivateTenantRequest.FromString,
                     response_serializer=pemba_dot_v1_dot_tenants__pb2.ActivateTenantResponse.SerializeToString,
+            ),
+            'DeleteTenant': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteTenant,
+                    request_deserializer=pemba_dot_v1_dot_tenants__pb2.DeleteTenantRequest.FromString,
+                    response_serializer=pemba_dot_v1_dot_tenants__pb2.DeleteTenantResponse.SerializeToString,
+            ),
+            'GetTenantDeletion': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetTenantDeletion,
+                    request_deserializer=pemba_dot_v1_dot_tenants__pb2.GetTenantDeletionRequest.FromString,
+                    response_serializer=pemba_dot_v1_dot_tenants__pb2.GetTenantDeletionResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -310,6 +345,60 @@ class TenantService:
             '/pemba.v1.TenantService/ActivateTenant',
             pemba_dot_v1_dot_tenants__pb2.ActivateTenantRequest.SerializeToString,
             pemba_dot_v1_dot_tenants__pb2.ActivateTenantResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteTenant(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pemba.v1.TenantService/DeleteTenant',
+            pemba_dot_v1_dot_tenants__pb2.DeleteTenantRequest.SerializeToString,
+            pemba_dot_v1_dot_tenants__pb2.DeleteTenantResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetTenantDeletion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pemba.v1.TenantService/GetTenantDeletion',
+            pemba_dot_v1_dot_tenants__pb2.GetTenantDeletionRequest.SerializeToString,
+            pemba_dot_v1_dot_tenants__pb2.GetTenantDeletionResponse.FromString,
             options,
             channel_credentials,
             insecure,

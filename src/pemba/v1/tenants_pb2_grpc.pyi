@@ -45,6 +45,12 @@ class TenantServiceStub:
     """Deny every check of the tenant at once (TENANT_SUSPENDED), and refuse its mutations.  Takes a system key."""
     ActivateTenant: _grpc.UnaryUnaryMultiCallable[_tenants_pb2.ActivateTenantRequest, _tenants_pb2.ActivateTenantResponse]
     """Undo a suspension.  Takes a system key."""
+    DeleteTenant: _grpc.UnaryUnaryMultiCallable[_tenants_pb2.DeleteTenantRequest, _tenants_pb2.DeleteTenantResponse]
+    """Delete a tenant with all it has, for good.  From the answer on it is not found by anybody and its slug is free; the
+    relay removes what is left of it, and of it in SpiceDB.  Users stay, who did what stays.  Takes a system key.
+    """
+    GetTenantDeletion: _grpc.UnaryUnaryMultiCallable[_tenants_pb2.GetTenantDeletionRequest, _tenants_pb2.GetTenantDeletionResponse]
+    """How far a deletion is; also when it is over.  Takes a system key."""
 
 @_typing.type_check_only
 class TenantServiceAsyncStub(TenantServiceStub):
@@ -63,6 +69,12 @@ class TenantServiceAsyncStub(TenantServiceStub):
     """Deny every check of the tenant at once (TENANT_SUSPENDED), and refuse its mutations.  Takes a system key."""
     ActivateTenant: _aio.UnaryUnaryMultiCallable[_tenants_pb2.ActivateTenantRequest, _tenants_pb2.ActivateTenantResponse]  # type: ignore[assignment]
     """Undo a suspension.  Takes a system key."""
+    DeleteTenant: _aio.UnaryUnaryMultiCallable[_tenants_pb2.DeleteTenantRequest, _tenants_pb2.DeleteTenantResponse]  # type: ignore[assignment]
+    """Delete a tenant with all it has, for good.  From the answer on it is not found by anybody and its slug is free; the
+    relay removes what is left of it, and of it in SpiceDB.  Users stay, who did what stays.  Takes a system key.
+    """
+    GetTenantDeletion: _aio.UnaryUnaryMultiCallable[_tenants_pb2.GetTenantDeletionRequest, _tenants_pb2.GetTenantDeletionResponse]  # type: ignore[assignment]
+    """How far a deletion is; also when it is over.  Takes a system key."""
 
 class TenantServiceServicer(metaclass=_abc_1.ABCMeta):
     """Tenants: who shares nothing with each other but by an explicit, audited record."""
@@ -114,5 +126,23 @@ class TenantServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_tenants_pb2.ActivateTenantResponse, _abc.Awaitable[_tenants_pb2.ActivateTenantResponse]]:
         """Undo a suspension.  Takes a system key."""
+
+    @_abc_1.abstractmethod
+    def DeleteTenant(
+        self,
+        request: _tenants_pb2.DeleteTenantRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tenants_pb2.DeleteTenantResponse, _abc.Awaitable[_tenants_pb2.DeleteTenantResponse]]:
+        """Delete a tenant with all it has, for good.  From the answer on it is not found by anybody and its slug is free; the
+        relay removes what is left of it, and of it in SpiceDB.  Users stay, who did what stays.  Takes a system key.
+        """
+
+    @_abc_1.abstractmethod
+    def GetTenantDeletion(
+        self,
+        request: _tenants_pb2.GetTenantDeletionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tenants_pb2.GetTenantDeletionResponse, _abc.Awaitable[_tenants_pb2.GetTenantDeletionResponse]]:
+        """How far a deletion is; also when it is over.  Takes a system key."""
 
 def add_TenantServiceServicer_to_server(servicer: TenantServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

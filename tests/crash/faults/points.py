@@ -19,7 +19,7 @@ from typing import Any
 from pemba.relay import fence
 from pemba.relay.healing import Healing
 from pemba.spicedb.client import SpiceDB
-from pemba.storage import delivery, journal, leases, lives, outbox, user_jobs
+from pemba.storage import delivery, journal, leases, lives, outbox, tenant_deletions, user_jobs
 from pemba.storage.database import Database
 from pemba.storage.lives import Lives
 from pemba.storage.wakeup import Notifier
@@ -36,6 +36,12 @@ RELAY_STATEMENTS: dict[str, tuple[Any, str]] = {
     "retention.idempotency": (delivery, "prune_idempotency"),
     "job.step": (user_jobs, "advance"),
     "job.end": (user_jobs, "drop"),
+}
+# Of the removal of a tenant.
+DELETION_STATEMENTS: dict[str, tuple[Any, str]] = {
+    "deletion.rows": (tenant_deletions, "remove_some"),
+    "deletion.step": (tenant_deletions, "note_step"),
+    "deletion.end": (tenant_deletions, "finish"),
 }
 SERVE_STATEMENTS: dict[str, tuple[Any, str]] = {
     "head": (outbox, "advance"),
@@ -80,6 +86,7 @@ def _names(statements: dict[str, tuple[Any, str]], calls: tuple[str, ...]) -> li
 
 RELAY_POINTS = _names(RELAY_STATEMENTS, RELAY_CALLS)
 SERVE_POINTS = _names(SERVE_STATEMENTS, SERVE_CALLS)
+DELETION_POINTS = _names(DELETION_STATEMENTS, ())
 HEALING_POINTS = _names(HEALING_STATEMENTS, HEALING_CALLS)
 
 Reach = Callable[[str], None]
@@ -87,7 +94,7 @@ Reach = Callable[[str], None]
 
 def arm(point: Point) -> None:
     """From now on this process kills itself, with what SIGKILL leaves behind, when it gets there."""
-    assert point.name in RELAY_POINTS + SERVE_POINTS + HEALING_POINTS, f"no such point: {point.name}"
+    assert point.name in RELAY_POINTS + SERVE_POINTS + HEALING_POINTS + DELETION_POINTS, f"no such point: {point.name}"
     reached = 0
 
     def reach(name: str) -> None:
@@ -103,7 +110,8 @@ def arm(point: Point) -> None:
 def wrap(reach: Reach) -> None:
     """Have `reach` called with the name of each point as it is reached."""
     touched: dict[int, list[str]] = {}
-    for name, (module, function) in {**RELAY_STATEMENTS, **SERVE_STATEMENTS, **HEALING_STATEMENTS}.items():
+    every = {**RELAY_STATEMENTS, **SERVE_STATEMENTS, **HEALING_STATEMENTS, **DELETION_STATEMENTS}
+    for name, (module, function) in every.items():
         setattr(module, function, _statement(name, getattr(module, function), touched, reach))
     Database._transaction = _transactions(Database._transaction, touched, reach)  # type: ignore[method-assign]
     SpiceDB.write = _write(SpiceDB.write, reach)  # type: ignore[method-assign]

@@ -54,7 +54,8 @@ TABLES = (
 )
 CODE = grpc.StatusCode
 FOR_SYSTEM_KEYS = {
-    *("CreateTenant", "ListTenants", "CreateUser", "ListUsers", "SuspendUser", "ActivateUser", "DeactivateUser"),
+    *("CreateTenant", "ListTenants", "DeleteTenant", "GetTenantDeletion"),
+    *("CreateUser", "ListUsers", "SuspendUser", "ActivateUser", "DeactivateUser"),
     *("GetRelayStatus", "Reconcile", "ListParkedOperations", "RetryParked", "TailOutbox", "ReencryptSecrets"),
 }
 OF_WHOM_THEY_ARE_FOR = {
@@ -132,6 +133,7 @@ class World:
             "user_id": "alice",
             "id": "newcomer",
             "slug": "new-slug",
+            "confirm_slug": "acme",
             "name": f"{TELLTALE}-new",
             "first_admin": "alice",
             "scopes": ["read"],

@@ -225,6 +225,7 @@ async def test_the_member_of_a_personal_workspace_goes_only_with_it(connection: 
 
 TENANTS_TABLES = (
     "tenants",
+    "tenant_deletion",
     "workspaces",
     "memberships",
     "workspace_settings",

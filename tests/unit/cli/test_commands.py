@@ -101,6 +101,52 @@ def test_the_token_alone_is_an_output_for_shell_scripts(pemba, api):
     assert pemba("tenant", "suspend", "acme", "-o", "token").out == "t2\n"
 
 
+def a_deletion(left, undelivered, *, finished):
+    counts = [tenants_pb2.TenantDeletionCount(records="workspaces", total=5, left=left)]
+    deletion = tenants_pb2.TenantDeletion(tenant_id=TENANT_ID, slug="acme", name="Acme", counts=counts)
+    deletion.undelivered_rows = undelivered
+    deletion.create_time.FromSeconds(1700000000)
+    if finished:
+        deletion.finish_time.FromSeconds(1700000060)
+    return deletion
+
+
+def test_a_tenant_is_deleted_with_its_slug_once_more(pemba, api):
+    api.answer("GetTenant", GET_ACME)
+    api.answer("DeleteTenant", tenants_pb2.DeleteTenantResponse(deletion=a_deletion(5, 1, finished=False), token="t9"))
+    done = pemba("tenant", "delete", "acme", "--confirm", "acme", "--request-id", "r-1")
+    expected = tenants_pb2.DeleteTenantRequest(tenant_id=TENANT_ID, confirm_slug="acme", request_id="r-1")
+    assert api.requests[-1] == ("DeleteTenant", expected)
+    header, row = done.out.splitlines()
+    assert header.split() == ["SLUG", "ID", "STATE", "LEFT", "UNDELIVERED", "STARTED", "FINISHED"]
+    assert row.split() == ["acme", TENANT_ID, "under", "way", "5", "of", "5", "1", "2023-11-14", "22:13:20Z"]
+    missing = pemba("tenant", "delete", "acme")
+    assert missing.code == 2
+    assert "--confirm is missing" in missing.err
+
+
+def test_a_deletion_is_waited_for_until_spicedb_has_nothing_left(pemba, api, monkeypatch):
+    monkeypatch.setattr("pemba.cli.tenant.WAIT_SECONDS", 0.0)
+    begun = a_deletion(5, 1, finished=False)
+    api.answer("DeleteTenant", tenants_pb2.DeleteTenantResponse(deletion=begun, token="t9"))
+    for now in (begun, a_deletion(0, 3, finished=True), a_deletion(0, 0, finished=True)):
+        api.answer("GetTenantDeletion", tenants_pb2.GetTenantDeletionResponse(deletion=now))
+    done = pemba("tenant", "delete", TENANT_ID, "--confirm", "acme", "--wait")
+    assert done.code == 0
+    assert [method for method, _ in api.requests] == ["DeleteTenant", *["GetTenantDeletion"] * 3]
+    assert done.out.splitlines()[1].split()[2:6] == ["gone", "0", "of", "5"]
+    api.answer("DeleteTenant", tenants_pb2.DeleteTenantResponse(deletion=begun))
+    assert pemba("tenant", "delete", TENANT_ID, "--confirm", "acme", "--wait", "--validate-only").code == 0
+
+
+@pytest.mark.parametrize(("named", "field"), [("acme", "slug"), (TENANT_ID, "tenant_id")])
+def test_a_deletion_is_shown(pemba, api, named, field):
+    deletion = a_deletion(0, 0, finished=True)
+    api.answer("GetTenantDeletion", tenants_pb2.GetTenantDeletionResponse(deletion=deletion))
+    assert "gone" in pemba("tenant", "deletion", named).out
+    assert api.requests == [("GetTenantDeletion", tenants_pb2.GetTenantDeletionRequest(**{field: named}))]
+
+
 def test_markup_in_a_name_is_printed_as_it_is(pemba, api):
     odd = tenants_pb2.Tenant(slug="acme", name="[red]:smile:[/red]", status=1)
     api.answer("GetTenant", tenants_pb2.GetTenantResponse(tenant=odd))

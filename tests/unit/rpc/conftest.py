@@ -19,6 +19,7 @@ from pemba.model import (
     ApiKey,
     ApiKeyId,
     Credential,
+    DeletionCount,
     Group,
     GroupId,
     GroupMember,
@@ -34,6 +35,7 @@ from pemba.model import (
     ShareId,
     SubjectRef,
     Tenant,
+    TenantDeletion,
     TenantId,
     TenantStatus,
     User,
@@ -79,6 +81,7 @@ WORKSPACE_ID = WorkspaceId("ws_01kafa7q0ve8x9m1t2b3c4d5e6")
 OTHER_WORKSPACE_ID = WorkspaceId("ws_01kafa7q0ve8x9m1t2b3c4d5e7")
 
 TENANT = Tenant(TENANT_ID, "acme", "Acme", TenantStatus.ACTIVE, NOW, NOW, "e1")
+DELETION = TenantDeletion(TENANT_ID, "acme", "Acme", NOW, None, (DeletionCount("workspaces", 5, 3),), 2)
 WORKSPACE = Workspace(
     tenant_id=TENANT_ID,
     id=WORKSPACE_ID,
@@ -371,6 +374,8 @@ def _fakes() -> tuple[Any, ...]:
                 "update_tenant": tenant,
                 "suspend_tenant": tenant,
                 "activate_tenant": tenant,
+                "delete_tenant": Changed(DELETION, "t2"),
+                "get_tenant_deletion": DELETION,
             }
         ),
         FakeService(

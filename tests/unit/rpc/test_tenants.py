@@ -6,6 +6,8 @@ from pemba.v1.tenants_pb2 import (
     TENANT_STATUS_ACTIVE,
     ActivateTenantRequest,
     CreateTenantRequest,
+    DeleteTenantRequest,
+    GetTenantDeletionRequest,
     GetTenantRequest,
     ListTenantsRequest,
     SuspendTenantRequest,
@@ -82,3 +84,27 @@ async def test_a_status_is_changed(running, method, request_type):
     assert response.tenant.id == TENANT_ID
     assert running.tenants.calls[0].options["options"].validate_only
     assert list((await running.refusal(method, request_type())).violations) == ["tenant_id"]
+
+
+async def test_a_tenant_is_deleted_by_its_id_and_its_slug(running):
+    request = DeleteTenantRequest(tenant_id=TENANT_ID, confirm_slug="acme", etag="e1", request_id="d1")
+    response = await running.call("DeleteTenant", request)
+    noted = running.tenants.calls[0]
+    assert (noted.arguments[1], noted.options["confirm_slug"]) == (TENANT_ID, "acme")
+    assert (noted.options["options"].etag, noted.options["options"].request_id) == ("e1", "d1")
+    deletion = response.deletion
+    assert (deletion.tenant_id, deletion.slug, deletion.name, response.token) == (TENANT_ID, "acme", "Acme", "t2")
+    assert [(each.records, each.total, each.left) for each in deletion.counts] == [("workspaces", 5, 3)]
+    assert not deletion.HasField("finish_time")
+    refusal = await running.refusal("DeleteTenant", DeleteTenantRequest())
+    assert set(refusal.violations) == {"tenant_id", "confirm_slug"}
+
+
+async def test_a_deletion_is_followed_by_id_or_slug(running):
+    response = await running.call("GetTenantDeletion", GetTenantDeletionRequest(slug="acme"))
+    assert running.tenants.calls[0].options == {"tenant_id": None, "slug": "acme"}
+    assert response.deletion.undelivered_rows == 2
+    await running.call("GetTenantDeletion", GetTenantDeletionRequest(tenant_id=TENANT_ID))
+    assert running.tenants.calls[1].options == {"tenant_id": TENANT_ID, "slug": None}
+    await running.call("GetTenantDeletion", GetTenantDeletionRequest(), ("pemba-tenant", TENANT_ID))
+    assert running.tenants.calls[2].options == {"tenant_id": TENANT_ID, "slug": None}
