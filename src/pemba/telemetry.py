@@ -55,6 +55,7 @@ class Event(StrEnum):
     TLS_RENEWED = "tls_renewed"
     TLS_NOT_RENEWED = "tls_not_renewed"
     JWKS_NOT_RENEWED = "jwks_not_renewed"
+    JWT_REFUSED = "jwt_refused"
     TENANT_BOOTSTRAPPED = "tenant_bootstrapped"
     KEY_USES_NOT_WRITTEN = "key_uses_not_written"
     TENANT_DELETION_STARTED = "tenant_deletion_started"

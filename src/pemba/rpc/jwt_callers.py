@@ -20,6 +20,7 @@ from pemba.errors import Reason, Unauthenticated
 from pemba.model import Credential, Scope, TenantId, UserId, WorkspaceId, is_email, is_user_id
 from pemba.rpc.issuers import Issuer
 from pemba.rpc.jwks import IssuerKeys
+from pemba.telemetry import Event
 
 MAX_TOKEN_CHARACTERS = 8192
 MAX_CLAIM_CHARACTERS = 2048
@@ -71,7 +72,7 @@ class JwtCallers:
         except jwt.ExpiredSignatureError as error:
             raise Unauthenticated(Reason.KEY_EXPIRED, "authorization: the token has expired") from error
         except (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError) as error:
-            log.debug("jwt_refused", error=repr(error))
+            log.debug(Event.JWT_REFUSED, error=repr(error))
             return None
         tenant_id, workspace_id = await self._places.find(tenant, workspace) if tenant else (None, None)
         email = _verified_email(issuer, claims)
