@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 import grpc
 import hypothesis
 import pytest
+import structlog
 from authzed.api.v1 import DeleteRelationshipsRequest, RelationshipFilter
 from authzed.api.v1.permission_service_pb2_grpc import PermissionsServiceStub
 
@@ -44,6 +45,17 @@ AnyServer = TypeVar("AnyServer", bound=Server)
 _SAID = "said"
 _NEED_SPICEDB = {"spicedb", "own_spicedb", "spicedb_program", "running_dev"}
 _NEED = {"grpcurl_program": GRPCURL, "ghz_program": GHZ}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def loggers_are_not_kept() -> Iterator[None]:
+    """One that is kept goes by what was configured at its first use: what it says later no test would capture."""
+    configure = structlog.configure
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            structlog, "configure", lambda **given: configure(**{**given, "cache_logger_on_first_use": False})
+        )
+        yield
 
 
 RACES = 100
