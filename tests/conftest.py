@@ -58,6 +58,13 @@ def loggers_are_not_kept() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def loggers_as_they_come() -> Iterator[None]:
+    """A command that runs in this process sets up the log, and its level would be that of every later test."""
+    yield
+    structlog.reset_defaults()
+
+
 RACES = 100
 
 
