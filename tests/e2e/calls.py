@@ -75,3 +75,10 @@ def ref(id_: str) -> dict[str, str]:
 
 def user_ref(user: str) -> dict[str, str]:
     return {"type": "user", "id": user}
+
+
+async def give(caller: Caller, acme: dict[str, str], where: str, user: str, role: str) -> str:
+    """The token of a role that is given."""
+    subject = user_ref(user)
+    given = await caller("SetRole", tenant_id=acme["tenant"], object=ref(acme[where]), subject=subject, role=role)
+    return str(given["token"])

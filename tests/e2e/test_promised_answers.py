@@ -12,15 +12,8 @@ from authzed.api.v1 import DeleteRelationshipsRequest, RelationshipFilter
 from authzed.api.v1.permission_service_pb2_grpc import PermissionsServiceStub
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from tests.e2e.calls import Caller, ref, user_ref
+from tests.e2e.calls import Caller, give, ref, user_ref
 from tests.truth import eventually
-
-
-async def give(caller: Caller, acme: dict[str, str], where: str, user: str, role: str) -> str:
-    """The token of a role that is given."""
-    subject = user_ref(user)
-    given = await caller("SetRole", tenant_id=acme["tenant"], object=ref(acme[where]), subject=subject, role=role)
-    return str(given["token"])
 
 
 async def test_z1_checks_batches_and_all_that_a_subject_may_do(system: Caller, acme: dict[str, str]) -> None:

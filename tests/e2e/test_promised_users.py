@@ -9,19 +9,12 @@ from typing import Any
 
 import asyncpg
 
-from tests.e2e.calls import Caller, ref, user_ref
+from tests.e2e.calls import Caller, give, ref, user_ref
 
 
 def somebody(name: str) -> str:
     """A user whom no other test knows: users are global."""
     return f"{name}-{secrets.token_hex(4)}"
-
-
-async def give(caller: Caller, acme: dict[str, str], where: str, user: str, role: str) -> str:
-    """The token of a role that is given."""
-    subject = user_ref(user)
-    given = await caller("SetRole", tenant_id=acme["tenant"], object=ref(acme[where]), subject=subject, role=role)
-    return str(given["token"])
 
 
 async def test_i1_a_suspended_user_is_denied_at_once_and_restored_intact(system: Caller, acme: dict[str, str]) -> None:

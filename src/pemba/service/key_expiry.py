@@ -7,10 +7,10 @@ Everything is read again under the tenant's head, which who gives a role holds a
 from __future__ import annotations
 
 from pemba import projection
-from pemba.model import Caller, SystemScope, TenantId, TenantScope, Tuple
+from pemba.model import SystemScope, TenantId, TenantScope, Tuple
 from pemba.service import key_roles
 from pemba.service.mutation import Wakeup
-from pemba.service.user_jobs import PRINCIPAL
+from pemba.service.principal import as_maintenance
 from pemba.storage import api_keys, journal, outbox
 from pemba.storage.database import Database
 from pemba.storage.journal import AuditEntry
@@ -53,7 +53,7 @@ class KeyExpiry:
             rows = outbox.split(projection.difference(gone, ()))
             if len(rows) > 1:
                 await outbox.advance(tx, len(rows) - 1)
-            caller = Caller(PRINCIPAL, frozenset(), None, None, "", "relay")
+            caller = as_maintenance()
             about = [f"api_key:{id_}" for id_ in due]
             entry = AuditEntry(caller, METHOD, f"tenant:{tenant_id}", about=about)
             await journal.append(tx, tenant_id, seq, rows, entry)

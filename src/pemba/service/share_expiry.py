@@ -7,10 +7,10 @@ finds nothing more to do, and takes no number.  An archive and a suspended tenan
 from __future__ import annotations
 
 from pemba import projection
-from pemba.model import Caller, SystemScope, TenantId, TenantScope
+from pemba.model import SystemScope, TenantId, TenantScope
 from pemba.service.mutation import Wakeup
+from pemba.service.principal import as_maintenance
 from pemba.service.shares import SHARES
-from pemba.service.user_jobs import PRINCIPAL
 from pemba.storage import journal, outbox, shares
 from pemba.storage.database import Database
 from pemba.storage.journal import AuditEntry
@@ -50,7 +50,7 @@ class ShareExpiry:
             tuples = {t for share, archived in due for t in projection.share_tuples(share, either_is_archived=archived)}
             await shares.delete(tx, [share.id for share in gone])
             before = SHARES.dump_python(gone, mode="json")
-            caller = Caller(PRINCIPAL, frozenset(), None, None, "", "relay")
+            caller = as_maintenance()
             entry = AuditEntry(caller, METHOD, f"tenant:{tenant_id}", before)
             await journal.append(tx, tenant_id, seq, [projection.difference(tuples, ())], entry)
         self._wakeup.notify(tenant_id)

@@ -34,7 +34,7 @@ from pemba.model import (
 )
 from pemba.service.global_mutation import GlobalDraft
 from pemba.service.mutation import MutationOptions, Wakeup, require_etag
-from pemba.service.user_jobs import PRINCIPAL
+from pemba.service.principal import as_maintenance
 from pemba.storage import journal, outbox, statuses, tenant_deletions, tenants
 from pemba.storage.database import Database, SystemTransaction
 from pemba.storage.journal import AuditEntry
@@ -109,7 +109,7 @@ class TenantDeletions:
                 return True
             table, gone = await tenant_deletions.remove_some(tx, tenant_id)
             operations = projection.difference({each for record in gone for each in _tuples_of(record)}, ())
-            caller = Caller(PRINCIPAL, frozenset(), None, None, request_id, "relay")
+            caller = as_maintenance(request_id)
             before = {table: _ANY.dump_python(gone, mode="json")} if gone else None
             entry = AuditEntry(caller, METHOD, f"tenant:{tenant_id}", before)
             await journal.append(tx, tenant_id, seq, [operations], entry)

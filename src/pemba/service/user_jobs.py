@@ -13,8 +13,9 @@ from collections.abc import Iterable, Sequence
 import structlog
 
 from pemba import projection
-from pemba.model import GLOBAL_STREAM, Caller, SystemScope, TenantId, Tuple, UserStatus
+from pemba.model import GLOBAL_STREAM, SystemScope, TenantId, Tuple, UserStatus
 from pemba.service.mutation import Wakeup
+from pemba.service.principal import as_maintenance
 from pemba.service.role_change import HELD
 from pemba.service.user_status import USER, tuples_of
 from pemba.storage import journal, outbox, user_holdings, user_jobs, users, workspaces
@@ -24,9 +25,6 @@ from pemba.storage.outbox import MAX_ROW_OPERATIONS
 from pemba.storage.user_holdings import Holding
 from pemba.storage.user_jobs import Goal, UserJob
 from pemba.telemetry import Event
-
-PRINCIPAL = "pemba:maintenance"
-"""Who the audit says it was; the request id is that of the call that asked for it."""
 
 _METHODS = {Goal.WITHDRAW: "SuspendUser", Goal.RESTORE: "ActivateUser", Goal.REMOVE: "DeactivateUser"}
 
@@ -112,5 +110,5 @@ def _tuples(held: Sequence[Holding], *, whatever_is_archived: bool = False) -> s
 
 
 def _entry(job: UserJob, before: object = None, after: object = None) -> AuditEntry:
-    caller = Caller(PRINCIPAL, frozenset(), None, None, job.request_id, "relay")
+    caller = as_maintenance(job.request_id)
     return AuditEntry(caller, _METHODS[job.goal], f"user:{job.user_id}", before, after)

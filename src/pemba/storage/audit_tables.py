@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
-from pemba.storage.tables import _one_of, _time, metadata
+from pemba.storage.columns import metadata, one_of, time_column
 
 audit = sa.Table(
     "audit",
@@ -14,7 +14,7 @@ audit = sa.Table(
     sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
     sa.Column("tenant_id", sa.Text, nullable=False),
     sa.Column("seq", sa.BigInteger),  # NULL for what changed nothing
-    _time("create_time"),
+    time_column("create_time"),
     sa.Column("principal", sa.Text, nullable=False),
     sa.Column("acting_user", sa.Text),
     sa.Column("peer", sa.Text, nullable=False),
@@ -31,7 +31,7 @@ audit = sa.Table(
     sa.Column("parts", sa.SmallInteger, nullable=False, server_default=sa.text("1")),
     # What it is about besides `object`; each is a row of audit_mention.
     sa.Column("about", ARRAY(sa.Text), nullable=False, server_default=sa.text("'{}'")),
-    _one_of("outcome", "outcome", "changed", "refused", "read"),
+    one_of("outcome", "outcome", "changed", "refused", "read"),
     sa.CheckConstraint("outcome = 'changed' OR seq IS NULL", name="seq"),
     sa.CheckConstraint("outcome <> 'refused' OR reason IS NOT NULL", name="refused"),
     sa.CheckConstraint("part BETWEEN 0 AND parts - 1", name="part"),

@@ -5,13 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from pemba.model import MAX_EMAIL_BYTES
-from pemba.storage.tables import metadata
-
-
-def _time(name: str, *, nullable: bool = False) -> sa.Column[object]:
-    default = None if nullable else sa.text("now()")
-    return sa.Column(name, sa.DateTime(timezone=True), nullable=nullable, server_default=default)
-
+from pemba.storage.columns import metadata, time_column
 
 invitations = sa.Table(
     "invitations",
@@ -28,8 +22,8 @@ invitations = sa.Table(
     # How it ended, other than by its time; NULL: not yet.
     sa.Column("outcome", sa.Text),
     sa.Column("expire_time", sa.DateTime(timezone=True), nullable=False),
-    _time("end_time", nullable=True),
-    _time("create_time"),
+    time_column("end_time", nullable=True),
+    time_column("create_time"),
     sa.Column("changed_seq", sa.BigInteger, nullable=False),
     sa.PrimaryKeyConstraint("tenant_id", "id"),
     sa.ForeignKeyConstraint(["tenant_id"], ["tenants.id"], ondelete="CASCADE"),

@@ -5,14 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, BYTEA
 
-from pemba.model import MAX_NAME_CHARACTERS
-from pemba.storage.tables import metadata
-
-
-def _time(name: str, *, nullable: bool = False) -> sa.Column[object]:
-    default = None if nullable else sa.text("now()")
-    return sa.Column(name, sa.DateTime(timezone=True), nullable=nullable, server_default=default)
-
+from pemba.storage.columns import metadata, name_column, time_column
 
 api_keys = sa.Table(
     "api_keys",
@@ -22,29 +15,24 @@ api_keys = sa.Table(
     sa.Column("tenant_id", sa.Text),
     sa.Column("user_id", sa.Text),
     sa.Column("workspace_id", sa.Text),
-    sa.Column(
-        "name",
-        sa.Text,
-        sa.CheckConstraint(f"char_length(name) BETWEEN 1 AND {MAX_NAME_CHARACTERS}", name="name"),
-        nullable=False,
-    ),
+    name_column(),
     sa.Column("prefix", sa.Text, nullable=False),
     sa.Column("scopes", ARRAY(sa.Text), nullable=False),
     # SHA-256 of the whole secret, as callers send it.
     sa.Column("secret_hash", BYTEA, nullable=False),
     # That of the secret before the last rotation, and until when it was, or is, good.
     sa.Column("previous_hash", BYTEA),
-    _time("previous_expire_time", nullable=True),
-    _time("expire_time", nullable=True),
-    _time("revoke_time", nullable=True),
-    _time("last_used_time", nullable=True),
+    time_column("previous_expire_time", nullable=True),
+    time_column("expire_time", nullable=True),
+    time_column("revoke_time", nullable=True),
+    time_column("last_used_time", nullable=True),
     sa.Column("created_by", sa.Text),
     # Expired, and without roles since: nobody needs to look for any.
     sa.Column("swept", sa.Boolean, nullable=False, server_default=sa.text("false")),
     # Changes of the record, the etag.
     sa.Column("version", sa.BigInteger, nullable=False, server_default=sa.text("1")),
-    _time("create_time"),
-    _time("update_time"),
+    time_column("create_time"),
+    time_column("update_time"),
     sa.UniqueConstraint("tenant_id", "id"),
     sa.UniqueConstraint("secret_hash"),
     sa.UniqueConstraint("previous_hash"),

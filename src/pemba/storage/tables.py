@@ -10,17 +10,14 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import BYTEA, JSONB, UUID
 
 from pemba.model import MAX_EXTERNAL_ID_CHARACTERS, MAX_NAME_CHARACTERS, SHARDS
-from pemba.storage import deletion_tables, personal_rules, setting_tables
-
-metadata = sa.MetaData(
-    naming_convention={
-        "pk": "%(table_name)s_pkey",
-        "fk": "%(table_name)s_%(column_0_N_name)s_fkey",
-        "uq": "%(table_name)s_%(column_0_N_name)s_key",
-        "ck": "%(table_name)s_%(constraint_name)s_check",
-        "ix": "%(table_name)s_%(column_0_N_name)s_idx",
-    }
-)
+from pemba.storage import audit_tables as audit_tables  # one import knows every table
+from pemba.storage import deletion_tables as deletion_tables
+from pemba.storage import invitation_tables as invitation_tables
+from pemba.storage import key_tables as key_tables
+from pemba.storage import personal_rules
+from pemba.storage import setting_tables as setting_tables
+from pemba.storage.columns import metadata as metadata
+from pemba.storage.columns import name_column, one_of, time_column
 
 # Constraints whose violation is a domain error (storage.errors); any other violation is a defect.
 TENANT_SLUG = "tenants_slug_key"
@@ -32,21 +29,6 @@ EMAIL = "users_email_key"
 GROUP_SLUG = "groups_slug_key"
 EXTERNAL_ID = "groups_external_id_key"
 IDEMPOTENCY = "idempotency_pkey"
-
-
-def _time(name: str, *, nullable: bool = False) -> sa.Column[object]:
-    default = None if nullable else sa.text("now()")
-    return sa.Column(name, sa.DateTime(timezone=True), nullable=nullable, server_default=default)
-
-
-def _one_of(name: str, column: str, *values: str) -> sa.CheckConstraint:
-    quoted = ", ".join(f"'{value}'" for value in values)
-    return sa.CheckConstraint(f"{column} IN ({quoted})", name=name)
-
-
-def _name() -> sa.Column[str]:
-    bounds = sa.CheckConstraint(f"char_length(name) BETWEEN 1 AND {MAX_NAME_CHARACTERS}", name="name")
-    return sa.Column("name", sa.Text, bounds, nullable=False)
 
 
 installation = sa.Table(
@@ -63,9 +45,9 @@ installation = sa.Table(
     sa.Column("filled_epoch", UUID(as_uuid=True), nullable=False),
     # A seqlock over the SpiceDB schema: odd while an apply is under way.
     sa.Column("schema_number", sa.BigInteger, nullable=False, server_default=sa.text("0")),
-    _time("create_time"),
+    time_column("create_time"),
     # When the whole store was last compared with the records.
-    _time("reconcile_time", nullable=True),
+    time_column("reconcile_time", nullable=True),
 )
 
 users = sa.Table(
@@ -81,16 +63,16 @@ users = sa.Table(
         server_default=sa.text("''"),
     ),
     sa.Column("status", sa.Text, nullable=False, server_default=sa.text("'active'")),
-    _time("suspend_time", nullable=True),
-    _time("deactivate_time", nullable=True),
-    _time("last_login_time", nullable=True),
-    _time("create_time"),
-    _time("update_time"),
+    time_column("suspend_time", nullable=True),
+    time_column("deactivate_time", nullable=True),
+    time_column("last_login_time", nullable=True),
+    time_column("create_time"),
+    time_column("update_time"),
     # Suspended, and their tuples are coming back: the status follows them.
     sa.Column("activating", sa.Boolean, nullable=False, server_default=sa.text("false")),
     # Changes of the record, the etag; 0 where a role made it and nobody has created the user yet.
     sa.Column("version", sa.BigInteger, nullable=False, server_default=sa.text("0")),
-    _one_of("status", "status", "active", "suspended", "deactivated"),
+    one_of("status", "status", "active", "suspended", "deactivated"),
     sa.CheckConstraint("(status = 'suspended') = (suspend_time IS NOT NULL)", name="suspended"),
     sa.CheckConstraint("(status = 'deactivated') = (deactivate_time IS NOT NULL)", name="deactivated"),
     sa.CheckConstraint("NOT activating OR status = 'suspended'", name="activating"),
@@ -106,16 +88,16 @@ tenants = sa.Table(
     metadata,
     sa.Column("id", sa.Text, primary_key=True),
     sa.Column("slug", sa.Text, nullable=False),
-    _name(),
+    name_column(),
     sa.Column("status", sa.Text, nullable=False, server_default=sa.text("'active'")),
-    _time("suspend_time", nullable=True),
+    time_column("suspend_time", nullable=True),
     # The sequence of the change that made this row what it is: the etag.
     sa.Column("changed_seq", sa.BigInteger, nullable=False),
-    _time("create_time"),
-    _time("update_time"),
+    time_column("create_time"),
+    time_column("update_time"),
     sa.UniqueConstraint("slug", name=TENANT_SLUG),
     # One that is being deleted is gone for callers (tenant_deletion), and its slug is its id.
-    _one_of("status", "status", "active", "suspended", "deleting"),
+    one_of("status", "status", "active", "suspended", "deleting"),
     sa.CheckConstraint("(status = 'suspended') = (suspend_time IS NOT NULL)", name="suspended"),
 )
 
@@ -126,16 +108,16 @@ workspaces = sa.Table(
     sa.Column("id", sa.Text, nullable=False),
     sa.Column("parent_id", sa.Text),
     sa.Column("slug", sa.Text, nullable=False),
-    _name(),
+    name_column(),
     sa.Column("kind", sa.Text, nullable=False),
     sa.Column("personal_user_id", sa.Text),
     sa.Column("creator_id", sa.Text),
-    _time("archive_time", nullable=True),
+    time_column("archive_time", nullable=True),
     # The workspace whose archiving took this one along; itself, where it was the one named.
     sa.Column("archived_with", sa.Text),
     sa.Column("changed_seq", sa.BigInteger, nullable=False),
-    _time("create_time"),
-    _time("update_time"),
+    time_column("create_time"),
+    time_column("update_time"),
     sa.PrimaryKeyConstraint("tenant_id", "id"),
     sa.ForeignKeyConstraint(["tenant_id"], ["tenants.id"], ondelete="RESTRICT"),
     sa.ForeignKeyConstraint(
@@ -143,7 +125,7 @@ workspaces = sa.Table(
     ),
     sa.ForeignKeyConstraint(["creator_id"], ["users.id"], ondelete="RESTRICT"),
     sa.ForeignKeyConstraint(["personal_user_id"], ["users.id"], ondelete="RESTRICT"),
-    _one_of("kind", "kind", "root", "shared", "personal"),
+    one_of("kind", "kind", "root", "shared", "personal"),
     sa.CheckConstraint("(kind = 'shared') = (parent_id IS NOT NULL)", name="parent"),
     sa.CheckConstraint("(kind = 'personal') = (personal_user_id IS NOT NULL)", name="personal"),
     sa.CheckConstraint("parent_id <> id", name="own_parent"),
@@ -180,7 +162,7 @@ groups = sa.Table(
     sa.Column("tenant_id", sa.Text, nullable=False),
     sa.Column("id", sa.Text, nullable=False),
     sa.Column("slug", sa.Text, nullable=False),
-    _name(),
+    name_column(),
     sa.Column(
         "external_id",
         sa.Text,
@@ -188,8 +170,8 @@ groups = sa.Table(
     ),
     # The sequence of the change that made this row, or the list of its members, what it is: the etag.
     sa.Column("changed_seq", sa.BigInteger, nullable=False),
-    _time("create_time"),
-    _time("update_time"),
+    time_column("create_time"),
+    time_column("update_time"),
     sa.PrimaryKeyConstraint("tenant_id", "id"),
     sa.ForeignKeyConstraint(["tenant_id"], ["tenants.id"], ondelete="RESTRICT"),
     sa.UniqueConstraint("tenant_id", "slug", name=GROUP_SLUG),
@@ -209,7 +191,7 @@ group_members = sa.Table(
     ),
     sa.Column("manager", sa.Boolean, nullable=False, server_default=sa.text("false")),
     sa.Column("added_by", sa.Text),
-    _time("join_time"),
+    time_column("join_time"),
     sa.Column(
         "api_key_id", sa.Text, sa.Computed("CASE WHEN subject_type = 'api_key' THEN subject_id END", persisted=True)
     ),
@@ -219,7 +201,7 @@ group_members = sa.Table(
     sa.ForeignKeyConstraint(["user_id"], ["users.id"], ondelete="RESTRICT"),
     sa.ForeignKeyConstraint(["added_by"], ["users.id"], ondelete="RESTRICT"),
     sa.ForeignKeyConstraint(["tenant_id", "api_key_id"], ["api_keys.tenant_id", "api_keys.id"], ondelete="RESTRICT"),
-    _one_of("subject_type", "subject_type", "user", "group", "api_key"),
+    one_of("subject_type", "subject_type", "user", "group", "api_key"),
     sa.CheckConstraint("NOT manager OR subject_type = 'user'", name="manager"),
     sa.CheckConstraint("subject_type <> 'group' OR subject_id <> group_id", name="own_member"),
 )
@@ -249,8 +231,8 @@ memberships = sa.Table(
     sa.Column("role", sa.Text, nullable=False),
     sa.Column("invited_by", sa.Text),
     sa.Column("changed_seq", sa.BigInteger, nullable=False),
-    _time("join_time"),
-    _time("update_time"),
+    time_column("join_time"),
+    time_column("update_time"),
     sa.Column("group_id", sa.Text, sa.Computed("CASE WHEN subject_type = 'group' THEN subject_id END", persisted=True)),
     sa.Column(
         "api_key_id", sa.Text, sa.Computed("CASE WHEN subject_type = 'api_key' THEN subject_id END", persisted=True)
@@ -272,8 +254,8 @@ memberships = sa.Table(
     sa.ForeignKeyConstraint(["invited_by"], ["users.id"], ondelete="RESTRICT"),
     sa.ForeignKeyConstraint(["tenant_id", "group_id"], ["groups.tenant_id", "groups.id"], ondelete="RESTRICT"),
     sa.ForeignKeyConstraint(["tenant_id", "api_key_id"], ["api_keys.tenant_id", "api_keys.id"], ondelete="RESTRICT"),
-    _one_of("subject_type", "subject_type", "user", "group", "api_key"),
-    _one_of("role", "role", "viewer", "member", "admin", "owner"),
+    one_of("subject_type", "subject_type", "user", "group", "api_key"),
+    one_of("role", "role", "viewer", "member", "admin", "owner"),
     sa.CheckConstraint("workspace_id IS NOT NULL OR role IN ('member', 'admin')", name="tenant_role"),
     sa.CheckConstraint("role <> 'owner' OR subject_type = 'user'", name="owner_is_user"),
 )
@@ -314,10 +296,10 @@ shares = sa.Table(
     sa.Column("workspace_id", sa.Text, nullable=False),
     sa.Column("with_workspace_id", sa.Text, nullable=False),
     sa.Column("role", sa.Text, nullable=False),
-    _time("expire_time", nullable=True),
+    time_column("expire_time", nullable=True),
     sa.Column("created_by", sa.Text),
     sa.Column("changed_seq", sa.BigInteger, nullable=False),
-    _time("create_time"),
+    time_column("create_time"),
     sa.PrimaryKeyConstraint("tenant_id", "id"),
     sa.UniqueConstraint("tenant_id", "workspace_id", "with_workspace_id", name="shares_pair_key"),
     sa.ForeignKeyConstraint(
@@ -327,7 +309,7 @@ shares = sa.Table(
         ["tenant_id", "with_workspace_id"], ["workspaces.tenant_id", "workspaces.id"], ondelete="RESTRICT"
     ),
     sa.ForeignKeyConstraint(["created_by"], ["users.id"], ondelete="RESTRICT"),
-    _one_of("role", "role", "viewer", "member", "admin"),
+    one_of("role", "role", "viewer", "member", "admin"),
     sa.CheckConstraint("workspace_id <> with_workspace_id", name="with_itself"),
     # What a tuple's expiration can say as well.
     sa.CheckConstraint("expire_time = date_trunc('second', expire_time)", name="whole_seconds"),
@@ -348,7 +330,7 @@ user_current_workspace = sa.Table(
     sa.Column("user_id", sa.Text, primary_key=True),
     sa.Column("tenant_id", sa.Text, primary_key=True),
     sa.Column("workspace_id", sa.Text, nullable=False),
-    _time("update_time"),
+    time_column("update_time"),
     sa.ForeignKeyConstraint(["user_id"], ["users.id"], ondelete="RESTRICT"),
     sa.ForeignKeyConstraint(
         ["tenant_id", "workspace_id"], ["workspaces.tenant_id", "workspaces.id"], ondelete="CASCADE"
@@ -369,10 +351,10 @@ user_job = sa.Table(
     sa.Column("after_tenant", sa.Text, nullable=False, server_default=sa.text("''")),
     sa.Column("after_workspace", sa.Text, nullable=False, server_default=sa.text("''")),
     sa.Column("request_id", sa.Text, nullable=False),
-    _time("create_time"),
-    _time("update_time"),
+    time_column("create_time"),
+    time_column("update_time"),
     sa.ForeignKeyConstraint(["user_id"], ["users.id"], ondelete="RESTRICT"),
-    _one_of("goal", "goal", "withdraw", "restore", "remove"),
+    one_of("goal", "goal", "withdraw", "restore", "remove"),
 )
 sa.Index("user_job_update_time_idx", user_job.c.update_time)
 
@@ -401,13 +383,13 @@ outbox = sa.Table(
     sa.Column("op_count", sa.Integer, nullable=False),
     sa.Column("op_bytes", sa.Integer, nullable=False),
     sa.Column("trace", JSONB, nullable=False),
-    _time("create_time"),
+    time_column("create_time"),
     # In the stream `~` alone: the user or the tenant whose status changed, as in `user:alice`.
     sa.Column("about", sa.Text),
     # With this row everything of the tenant is in that life of SpiceDB's data.
     sa.Column("store_epoch", UUID(as_uuid=True)),
     # When, once this row is delivered, the next of the tenant's tuples expires; NULL: none does.
-    _time("next_expiry", nullable=True),
+    time_column("next_expiry", nullable=True),
     sa.CheckConstraint("seq > 0", name="seq"),
     sa.CheckConstraint("op_count BETWEEN 0 AND 500 AND op_count = jsonb_array_length(ops)", name="op_count"),
     sa.CheckConstraint("op_bytes BETWEEN 0 AND 2097152", name="op_bytes"),
@@ -429,10 +411,10 @@ tenant_delivery = sa.Table(
     # The schema in force before the last write: an older one than now makes the token too old to ask at.
     sa.Column("schema_number", sa.BigInteger, nullable=False),
     sa.Column("store_epoch", UUID(as_uuid=True), nullable=False),
-    _time("next_expiry", nullable=True),
+    time_column("next_expiry", nullable=True),
     # Of its parked operations: the first row of which one is missing, the oldest schema under which one was refused.
     sa.Column("parked_from", sa.BigInteger),
-    _time("update_time"),
+    time_column("update_time"),
     sa.Column("parked_under", sa.BigInteger),
     # Somebody could be left with more than the records say: nothing is answered.
     sa.Column("closed", sa.Boolean, nullable=False, server_default=sa.text("false")),
@@ -468,9 +450,9 @@ parked_operation = sa.Table(
     # The schema in force before it was refused, and when it was last repaired.
     sa.Column("schema_number", sa.BigInteger, nullable=False),
     sa.Column("retried_under", sa.BigInteger),
-    _time("park_time"),
-    _one_of("op", "op", "touch", "delete"),
-    _one_of("effect", "effect", "grants_less", "withdrawn", "restricts"),
+    time_column("park_time"),
+    one_of("op", "op", "touch", "delete"),
+    one_of("effect", "effect", "grants_less", "withdrawn", "restricts"),
     sa.CheckConstraint("op = 'touch' OR effect = 'restricts'", name="delete"),
     sa.CheckConstraint("since_seq BETWEEN 1 AND seq", name="seq"),
 )
@@ -492,7 +474,7 @@ relay_lease = sa.Table(
     # The highest number that SpiceDB is known to have held.
     sa.Column("landed", sa.BigInteger, nullable=False, server_default=sa.text("-1")),
     sa.Column("holder", sa.Text),
-    _time("lease_until", nullable=True),
+    time_column("lease_until", nullable=True),
     sa.Column("deliveries", sa.BigInteger, nullable=False, server_default=sa.text("0")),
     sa.CheckConstraint(f"shard BETWEEN 0 AND {SHARDS - 1}", name="shard"),
     sa.CheckConstraint("(holder IS NULL) = (lease_until IS NULL)", name="holder"),
@@ -510,7 +492,7 @@ idempotency = sa.Table(
     sa.Column("body_digest", BYTEA, nullable=False),
     sa.Column("response", JSONB),  # NULL only inside the transaction that makes it
     sa.Column("token", sa.Text, nullable=False, server_default=sa.text("''")),
-    _time("create_time"),
+    time_column("create_time"),
     sa.PrimaryKeyConstraint("tenant_id", "principal", "acting_user", "method", "request_id", name=IDEMPOTENCY),
 )
 sa.Index("idempotency_create_time_idx", idempotency.c.create_time)
@@ -524,19 +506,12 @@ schema_version = sa.Table(
     sa.Column("state", sa.Text, nullable=False, server_default=sa.text("'pending'")),
     sa.Column("zedtoken", sa.Text),
     sa.Column("why", sa.Text),
-    _time("create_time"),
-    _time("finish_time", nullable=True),
-    _one_of("state", "state", "pending", "applied", "failed"),
+    time_column("create_time"),
+    time_column("finish_time", nullable=True),
+    one_of("state", "state", "pending", "applied", "failed"),
     sa.CheckConstraint("(state = 'applied') = (zedtoken IS NOT NULL)", name="applied"),
     sa.CheckConstraint("(state = 'failed') = (why IS NOT NULL)", name="failed"),
     sa.CheckConstraint("(state = 'pending') = (finish_time IS NULL)", name="pending"),
 )
 
-# Last, since these are made of what is above; one import knows every table.
-from pemba.storage import audit_tables as audit_tables  # noqa: E402
-from pemba.storage import invitation_tables as invitation_tables  # noqa: E402
-from pemba.storage import key_tables as key_tables  # noqa: E402
-
-workspace_settings = setting_tables.define(metadata)
-tenant_deletion = deletion_tables.define(metadata)
 personal_rules.attach(metadata)
