@@ -3,17 +3,10 @@ relays may carry out."""
 
 from __future__ import annotations
 
-import asyncio
 from typing import Protocol
 
-import structlog
-
-from pemba.errors import PembaError
+from pemba.relay.every_second import every_second
 from pemba.telemetry import Event
-
-INTERVAL_SECONDS = 1.0
-
-log = structlog.get_logger()
 
 
 class Jobs(Protocol):
@@ -38,9 +31,4 @@ class Maintenance:
 
     async def run(self) -> None:
         """Until cancelled: every second, whatever fails; a step that is cut off changed nothing."""
-        while True:
-            try:
-                await self.run_once()
-            except PembaError as error:
-                log.warning(Event.MAINTENANCE_FAILED, error=error.message, reason=error.reason)
-            await asyncio.sleep(INTERVAL_SECONDS)
+        await every_second(self.run_once, Event.MAINTENANCE_FAILED)

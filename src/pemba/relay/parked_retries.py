@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import uuid
 
-import structlog
-
-from pemba.errors import PembaError
 from pemba.model import SystemScope
+from pemba.relay.every_second import every_second
 from pemba.relay.principal import as_relay
 from pemba.service.parked import Retries
 from pemba.storage import parked
 from pemba.storage.database import Database
 from pemba.telemetry import PARKED_OPERATIONS, TENANTS_CLOSED, Event
-
-INTERVAL_SECONDS = 1.0
-
-log = structlog.get_logger()
 
 
 class ParkedRetries:
@@ -39,9 +32,4 @@ class ParkedRetries:
 
     async def run(self) -> None:
         """Until cancelled: every second, whatever fails."""
-        while True:
-            try:
-                await self.run_once()
-            except PembaError as error:
-                log.warning(Event.PARKED_RETRY_FAILED, error=error.message, reason=error.reason)
-            await asyncio.sleep(INTERVAL_SECONDS)
+        await every_second(self.run_once, Event.PARKED_RETRY_FAILED)
